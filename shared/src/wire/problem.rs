@@ -1,0 +1,51 @@
+//! Errors on the wire: the members of RFC 9457, in MessagePack.
+
+use serde::{Deserialize, Serialize};
+
+/// Why a request was refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// A stable word that programs branch on.
+    #[serde(rename = "type")]
+    pub code: String,
+    /// What it means, for people.
+    pub title: String,
+    pub status: u16,
+    /// What was wrong with this request, and where.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}
+
+/// The values of [`Problem::code`] that agents act on.
+pub mod code {
+    /// 409: the stream was used by another copy of this host's state; go on in a new one.
+    pub const STREAM_FORKED: &str = "stream_forked";
+    /// 401: the collector never issued this certificate, or no longer knows it.
+    pub const CERTIFICATE_UNKNOWN: &str = "certificate_unknown";
+    /// 403: the certificate was revoked. Keep the spool, stop sending.
+    pub const CERTIFICATE_REVOKED: &str = "certificate_revoked";
+    /// 401: token unknown, used up, expired, or used from a wrong place; one answer for all.
+    pub const TOKEN_INVALID: &str = "token_invalid";
+    /// 400: the CSR is damaged or its key is not acceptable.
+    pub const CSR_INVALID: &str = "csr_invalid";
+    /// 400: the body does not decode or breaks a limit.
+    pub const BODY_INVALID: &str = "body_invalid";
+    /// 413: the body is over its limit.
+    pub const BODY_TOO_LARGE: &str = "body_too_large";
+    /// 408: the body came too slowly.
+    pub const BODY_TOO_SLOW: &str = "body_too_slow";
+    /// 429: this host sends more than its share.
+    pub const RATE_LIMITED: &str = "rate_limited";
+    /// 503: the collector can't store at the moment; resend later.
+    pub const UNAVAILABLE: &str = "unavailable";
+    /// 404.
+    pub const NOT_FOUND: &str = "not_found";
+    /// 405.
+    pub const METHOD_NOT_ALLOWED: &str = "method_not_allowed";
+    /// 415: not MessagePack, or another compression than zstd.
+    pub const UNSUPPORTED_MEDIA: &str = "unsupported_media";
+    /// 400: a protocol version this build can't talk to.
+    pub const PROTOCOL_UNSUPPORTED: &str = "protocol_unsupported";
+}
