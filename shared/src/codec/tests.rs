@@ -96,7 +96,10 @@ proptest! {
     fn the_walk_accepts_exactly_what_a_decoder_reads_to_the_end(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
         let mut rest = bytes.as_slice();
         let read = rmpv::decode::read_value_with_max_depth(&mut rest, 1000).is_ok() && rest.is_empty();
-        prop_assert_eq!(check(&bytes, &Limits::default()).is_ok(), read);
+        let checked = check(&bytes, &Limits::default());
+        // rmpv reads 0xc1, the marker that is none, as nil.
+        prop_assume!(!matches!(checked, Err(DecodeError::Reserved { .. })));
+        prop_assert_eq!(checked.is_ok(), read);
     }
 
     #[test]

@@ -1,0 +1,5 @@
+//! The targets are testkit's, so that the kept corpus is replayed by its tests; taken in by path, because
+//! testkit itself brings a database driver and more.
+
+#[path = "../../testkit/src/fuzz.rs"]
+pub mod targets;

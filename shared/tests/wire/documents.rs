@@ -1,0 +1,426 @@
+//! What release 0.1.0 sent, as values: one of every document, every field of it in use somewhere.
+
+use infratrack_shared::digest::Digest;
+use infratrack_shared::ids::{BootId, CommandId, HostId, InstanceId, StreamId};
+use infratrack_shared::time::UnixMillis;
+use infratrack_shared::wire::answer::{
+    Ack, Action, Command, Cursor, Expected, Frame, Goaway, Intervals, Policy, Rejected, StateAck,
+    WantWhole,
+};
+use infratrack_shared::wire::batch::{
+    Batch, Body, Class, Lost, LostReason, Part, Record, StatePart,
+};
+use infratrack_shared::wire::enroll::{
+    EnrollPending, EnrollRequest, EnrollResponse, RenewRequest, RenewResponse,
+};
+use infratrack_shared::wire::event::{
+    AgentStart, AgentStop, CertificateRenewed, CommandOutcome, CommandResult, DamagedClass, Event,
+    SpoolDamaged, StopReason,
+};
+use infratrack_shared::wire::heartbeat::{
+    AgentUsage, FilesystemUsage, Heartbeat, SpoolUsage, Unknown,
+};
+use infratrack_shared::wire::problem::{Problem, code};
+use rmpv::Value;
+use serde_bytes::ByteBuf;
+use uuid::Uuid;
+
+/// 2026-01-01T00:00:00Z.
+const NOW: UnixMillis = UnixMillis(1_767_225_600_000);
+
+/// The `n`th id; no clock, no chance.
+fn id(n: u8) -> Uuid {
+    Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_0000 | u128::from(n))
+}
+
+fn stream() -> StreamId {
+    StreamId(id(1))
+}
+
+fn instance() -> InstanceId {
+    InstanceId(id(2))
+}
+
+fn boot() -> BootId {
+    BootId(id(3))
+}
+
+fn map<const N: usize>(entries: [(&str, Value); N]) -> Value {
+    let entries = entries.into_iter().map(|(key, value)| (key.into(), value));
+    Value::Map(entries.collect())
+}
+
+pub(crate) fn batch_minimal() -> Batch {
+    Batch {
+        protocol: 1,
+        stream: stream(),
+        instance: instance(),
+        boot_id: boot(),
+        sent_at: NOW,
+        policy_version: 0,
+        wait_ms: 0,
+        commands_seen: Vec::new(),
+        heartbeat: None,
+        parts: Vec::new(),
+        state: Vec::new(),
+    }
+}
+
+pub(crate) fn batch_full() -> Batch {
+    Batch {
+        policy_version: 4,
+        wait_ms: 29_500,
+        commands_seen: vec![CommandId(id(9)), CommandId(id(10))],
+        heartbeat: Some(heartbeat_full()),
+        parts: vec![critical_part(), beat_part()],
+        state: state(),
+        ..batch_minimal()
+    }
+}
+
+fn heartbeat_full() -> Heartbeat {
+    Heartbeat {
+        stream: stream(),
+        n: 4711,
+        at: NOW,
+        mono_ms: 86_400_123,
+        cpu_ratio: Some(0.25),
+        load_1: Some(0.5),
+        load_5: Some(1.5),
+        load_15: Some(2.25),
+        memory_total_bytes: Some(8 << 30),
+        memory_available_bytes: Some(3 << 30),
+        swap_total_bytes: Some(1 << 30),
+        swap_used_bytes: Some(0),
+        filesystems: vec![
+            FilesystemUsage {
+                mount: "/".to_owned(),
+                total_bytes: 100 << 30,
+                available_bytes: 40 << 30,
+                inodes_total: 6_553_600,
+                inodes_free: 6_000_000,
+            },
+            FilesystemUsage {
+                mount: "/srv/daten-ä".to_owned(),
+                total_bytes: u64::MAX,
+                available_bytes: 1,
+                inodes_total: 0,
+                inodes_free: 0,
+            },
+        ],
+        disk_read_bytes_per_s: Some(1_000),
+        disk_written_bytes_per_s: Some(70_000),
+        net_received_bytes_per_s: Some(128),
+        net_sent_bytes_per_s: Some(5_000_000_000),
+        uptime_s: Some(86_400),
+        process_count: Some(231),
+        failed_unit_count: Some(1),
+        reboot_required: Some(true),
+        spool: SpoolUsage {
+            critical_records: 3,
+            beat_records: 1,
+            size_bytes: 6 << 20,
+        },
+        agent: AgentUsage {
+            version: "0.1.0".to_owned(),
+            rss_bytes: Some(12 << 20),
+            cpu_ms: Some(5_400),
+        },
+        facts_hash: Some(Digest::of(b"facts")),
+        inventory_hash: Some(Digest::of(b"inventory")),
+        unknown: vec![Unknown {
+            field: "filesystems".to_owned(),
+            reason: "/mnt/nfs: no answer within 1s".to_owned(),
+        }],
+    }
+}
+
+fn critical_part() -> Part {
+    let start = Event::AgentStart(agent_start());
+    Part {
+        class: Class::Critical,
+        first_seq: 41,
+        lost: vec![
+            Lost {
+                from: 42,
+                to: 49,
+                reason: LostReason::Quota,
+            },
+            Lost {
+                from: 51,
+                to: 51,
+                reason: LostReason::AckedNotKept,
+            },
+        ],
+        records: vec![
+            Record {
+                seq: 41,
+                at: NOW,
+                mono_ms: 86_400_000,
+                boot_id: None,
+                kind: "agent_start".to_owned(),
+                body: Body::Event(start.to_body().expect("encodes")),
+            },
+            Record {
+                seq: 50,
+                at: UnixMillis(-1),
+                mono_ms: 12,
+                boot_id: Some(BootId(id(4))),
+                kind: "of_a_newer_agent".to_owned(),
+                body: Body::Event(map([
+                    ("nil", Value::Nil),
+                    ("number", Value::from(-7)),
+                    ("ratio", Value::F64(0.125)),
+                    ("bytes", Value::Binary(vec![0, 1, 255])),
+                    ("list", Value::Array(vec![true.into(), "text".into()])),
+                ])),
+            },
+        ],
+    }
+}
+
+fn beat_part() -> Part {
+    let beat = Heartbeat {
+        stream: stream(),
+        n: 4710,
+        at: UnixMillis(NOW.0 - 30_000),
+        mono_ms: 86_370_123,
+        agent: AgentUsage {
+            version: "0.1.0".to_owned(),
+            ..AgentUsage::default()
+        },
+        ..Heartbeat::default()
+    };
+    Part {
+        class: Class::Beat,
+        first_seq: 8,
+        lost: vec![Lost {
+            from: 8,
+            to: 2_887,
+            reason: LostReason::RingFull,
+        }],
+        records: vec![Record {
+            seq: 2_888,
+            at: beat.at,
+            mono_ms: beat.mono_ms,
+            boot_id: None,
+            kind: Heartbeat::KIND.to_owned(),
+            body: Body::Heartbeat(Box::new(beat)),
+        }],
+    }
+}
+
+fn state() -> Vec<StatePart> {
+    vec![
+        StatePart {
+            key: "facts.os".to_owned(),
+            version: 17,
+            base_hash: None,
+            new_hash: Digest::of(b"os"),
+            part: 0,
+            parts: 1,
+            body: map([
+                ("name", "Debian GNU/Linux".into()),
+                ("version", "13".into()),
+            ]),
+        },
+        StatePart {
+            key: "packages".to_owned(),
+            version: 18,
+            base_hash: Some(Digest::of(b"before")),
+            new_hash: Digest::of(b"after"),
+            part: 1,
+            parts: 3,
+            body: Value::Array(vec![map([("removed", "telnet".into())])]),
+        },
+    ]
+}
+
+fn policy() -> Policy {
+    Policy {
+        version: 4,
+        intervals: Intervals {
+            heartbeat_ms: 15_000,
+            facts_ms: 300_000,
+        },
+        volumes: vec![map([("name", "etc".into())])],
+        trust_bundle: vec![ByteBuf::from(vec![0x30, 0x03, 0x02, 0x01, 0x05])],
+        features: vec!["packages".to_owned()],
+    }
+}
+
+/// One of each frame, in the order of an answer.
+pub(crate) fn frames() -> Vec<(&'static str, Frame)> {
+    vec![
+        ("ack", ack().into()),
+        ("policy", policy().into()),
+        (
+            "command",
+            Command {
+                id: CommandId(id(9)),
+                expires_at: UnixMillis(NOW.0 + 600_000),
+                action: Action::RefreshFacts,
+                target: None,
+            }
+            .into(),
+        ),
+        (
+            "command-target",
+            Command {
+                id: CommandId(id(10)),
+                expires_at: UnixMillis(NOW.0 + 600_000),
+                action: Action::RunBackup,
+                target: Some("etc".to_owned()),
+            }
+            .into(),
+        ),
+        ("goaway", Goaway { within_ms: 5_000 }.into()),
+    ]
+}
+
+fn ack() -> Ack {
+    Ack {
+        cursors: vec![
+            Cursor {
+                stream: stream(),
+                class: Class::Critical,
+                acked_seq: 51,
+            },
+            Cursor {
+                stream: stream(),
+                class: Class::Beat,
+                acked_seq: 2_888,
+            },
+        ],
+        state: vec![StateAck {
+            key: "facts.os".to_owned(),
+            version: 17,
+        }],
+        want_whole: vec![WantWhole {
+            key: "facts".to_owned(),
+        }],
+        rejected: vec![
+            Rejected {
+                class: Some(Class::Critical),
+                seq: Some(50),
+                code: "body_invalid".to_owned(),
+                ..Rejected::default()
+            },
+            Rejected {
+                key: Some("packages".to_owned()),
+                version: Some(18),
+                code: "state_parts_unsupported".to_owned(),
+                ..Rejected::default()
+            },
+            Rejected {
+                heartbeat: Some(4711),
+                code: "of_a_newer_collector".to_owned(),
+                ..Rejected::default()
+            },
+        ],
+        expected: vec![Expected {
+            stream: stream(),
+            class: Class::Critical,
+            seq: 12,
+        }],
+        server_time: UnixMillis(NOW.0 + 40),
+    }
+}
+
+pub(crate) fn enroll_request() -> EnrollRequest {
+    EnrollRequest {
+        protocol: 1,
+        token: "AQEBAQEBAQEB.AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI.\
+                AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM"
+            .to_owned(),
+        csr: ByteBuf::from(vec![0x30, 0x82, 0x01, 0x00]),
+        hostname: "web-01.example.org".to_owned(),
+        boot_id: boot(),
+        agent_version: "0.1.0".to_owned(),
+        machine_id: Some("8d1f0c0e5bcd4a64b1a6a4d0f0a0b0c0".to_owned()),
+    }
+}
+
+pub(crate) fn enroll_response() -> EnrollResponse {
+    EnrollResponse {
+        host_id: HostId(id(5)),
+        chain: vec![ByteBuf::from(vec![1; 40]), ByteBuf::from(vec![2; 40])],
+        trust_bundle: vec![ByteBuf::from(vec![3; 40])],
+        not_after: UnixMillis(NOW.0 + 30 * 86_400_000),
+        endpoints: vec![
+            "collector-1.example.org:8443".to_owned(),
+            "[2001:db8::1]:8443".to_owned(),
+        ],
+        policy: policy(),
+        server_time: NOW,
+    }
+}
+
+pub(crate) fn enroll_pending() -> EnrollPending {
+    EnrollPending {
+        poll_after_ms: 10_000,
+    }
+}
+
+pub(crate) fn renew_request() -> RenewRequest {
+    RenewRequest {
+        protocol: 1,
+        csr: ByteBuf::from(vec![0x30, 0x82, 0x01, 0x01]),
+    }
+}
+
+pub(crate) fn renew_response() -> RenewResponse {
+    RenewResponse {
+        chain: vec![ByteBuf::from(vec![4; 40]), ByteBuf::from(vec![2; 40])],
+        trust_bundle: vec![ByteBuf::from(vec![3; 40]), ByteBuf::from(vec![5; 40])],
+        not_after: UnixMillis(NOW.0 + 30 * 86_400_000),
+        server_time: NOW,
+    }
+}
+
+pub(crate) fn problem() -> Problem {
+    Problem {
+        code: code::BODY_INVALID.to_owned(),
+        title: "Bad Request".to_owned(),
+        status: 400,
+        detail: Some("parts/0: sequence number 7 where 5 is next".to_owned()),
+        request_id: Some("0192".to_owned()),
+    }
+}
+
+fn agent_start() -> AgentStart {
+    AgentStart {
+        instance: instance(),
+        boot_id: boot(),
+        version: "0.1.0".to_owned(),
+    }
+}
+
+/// One of each known kind.
+pub(crate) fn events() -> Vec<Event> {
+    vec![
+        Event::AgentStart(agent_start()),
+        Event::AgentStop(AgentStop {
+            instance: instance(),
+            reason: StopReason::Shutdown,
+        }),
+        Event::SpoolDamaged(SpoolDamaged {
+            stream: Some(stream()),
+            detail: "the ledger names records that can't be read".to_owned(),
+            classes: vec![DamagedClass {
+                class: Class::Critical,
+                expected: 20,
+                salvaged: 18,
+            }],
+        }),
+        Event::CommandResult(CommandResult {
+            id: CommandId(id(9)),
+            outcome: CommandOutcome::Failed,
+            detail: Some("the disk is full".to_owned()),
+        }),
+        Event::CertificateRenewed(CertificateRenewed {
+            serial: "0a1b2c".to_owned(),
+            not_after: UnixMillis(NOW.0 + 30 * 86_400_000),
+        }),
+    ]
+}
