@@ -1,1 +1,13 @@
-//! Infratrack.
+//! Infratrack's agent: observes one Linux host and reports it to a collector.
+
+pub mod backoff;
+pub mod clock;
+pub mod collect;
+pub mod config;
+pub mod daemon;
+pub mod enroll;
+pub mod identity;
+pub mod reporter;
+pub mod spool;
+pub mod tls;
+pub mod uplink;

@@ -1,1 +1,86 @@
-fn main() {}
+//! `infratrack-agent`: reports this host to a collector.
+
+mod cmd;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use infratrack_agent::config::Config;
+use infratrack_agent::spool;
+use tracing_subscriber::EnvFilter;
+
+/// sysexits.h: something in the configuration is wrong.
+const EX_CONFIG: u8 = 64;
+
+/// Reports this host to an Infratrack collector.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    /// Configuration file [default: /etc/infratrack/agent.toml, where it exists]
+    #[arg(long, global = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent; what systemd starts.
+    Run,
+    /// Give this host its identity, with a token from the collector.
+    Enroll(cmd::enroll::Arguments),
+    /// Say who this host is to the collector and until when.
+    Status,
+    /// Print the facts this host would report, as JSON.
+    Facts,
+    /// Check a spool in a process of its own.
+    #[command(hide = true)]
+    SpoolProbe {
+        dir: PathBuf,
+        #[arg(long)]
+        salvage: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Command::SpoolProbe { dir, salvage } = &cli.command {
+        return spool::probe_main(dir, *salvage);
+    }
+    let config = match Config::load(cli.config.as_deref()) {
+        Ok(config) => config,
+        Err(error) => {
+            cmd::complain(&anyhow::Error::from(error));
+            return ExitCode::from(EX_CONFIG);
+        }
+    };
+    let filter = EnvFilter::try_new(&config.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    // journald has its own clock.
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .init();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
+        runtime.block_on(async {
+            match cli.command {
+                Command::Run => cmd::run::run(config).await,
+                Command::Enroll(arguments) => cmd::enroll::run(config, arguments).await,
+                Command::Status => cmd::status::run(&config),
+                Command::Facts => cmd::facts::run(&config).await,
+                Command::SpoolProbe { .. } => Ok(()),
+            }
+        })
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            cmd::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! What the agent knows of its host: the heartbeat every 30 seconds and the facts that change rarely.
+//!
+//! One file a source. A source answers a value or the reason why it has none; it never panics on
+//! what a file holds, never waits without a limit, and never stops another. What is not known is
+//! said so and why, never guessed and never 0. Called by the agent's run loop and `facts`.
+
+mod block_devices;
+mod bounded;
+mod cgroup;
+mod cpu;
+mod dmi;
+mod fact;
+mod facts;
+mod filesystems;
+#[cfg(test)]
+mod fixture;
+mod heartbeat;
+mod identity;
+mod kernel;
+#[cfg(test)]
+mod live_tests;
+mod local;
+mod memory;
+mod mounts;
+mod network;
+mod os;
+mod process;
+mod rates;
+mod reboot;
+mod root;
+mod systemd;
+mod virtualization;
+
+pub use fact::Fact;
+pub use facts::{FactSources, facts};
+pub use heartbeat::HeartbeatSource;
+pub use identity::{boot_id, hostname, machine_id, mono_ms};
+pub use root::Root;
+
+/// Why a value is not known, in words for whoever looks at the host.
+type Reason = String;

@@ -1,0 +1,112 @@
+//! All facts of the host, one state key a source, always the same sources in the same order.
+//!
+//! Facts are what stays: no counters, no free space, nothing that moves by itself, so that a hash
+//! changes when the host does. A source that fails or hangs yields an "unknown" fact and stops no
+//! other. Called at start, on a schedule, on the command "refresh facts", and by `facts`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rmpv::Value;
+use tokio::time::timeout;
+
+use super::bounded::Bounded;
+use super::{
+    Fact, Reason, Root, block_devices, cpu, dmi, identity, kernel, local, memory, mounts, network,
+    os, systemd, virtualization,
+};
+
+/// No source takes a tenth of a second on a host in order.
+const LIMIT: Duration = Duration::from_secs(5);
+
+type Read = fn(&Root) -> Result<Value, Reason>;
+
+/// Sources that only read files.
+const SOURCES: &[(&str, Read)] = &[
+    ("facts.block_devices", block_devices::collect),
+    ("facts.cpu", cpu::collect),
+    ("facts.dmi", dmi::collect),
+    ("facts.identity", identity::collect),
+    ("facts.kernel", kernel::collect),
+    ("facts.memory", memory::collect),
+    ("facts.mounts", mounts::collect),
+    ("facts.network", network::collect),
+    ("facts.os", os::collect),
+    ("facts.virtualization", virtualization::collect),
+];
+
+/// The sources, and which of them still hang from an earlier collection.
+pub struct FactSources {
+    root: Root,
+    facts_dir: PathBuf,
+    bounded: Bounded,
+}
+
+impl FactSources {
+    /// Sources that read below `root`, and the operator's own in `facts_dir`.
+    pub fn new(root: Root, facts_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            root,
+            facts_dir: facts_dir.into(),
+            bounded: Bounded::default(),
+        }
+    }
+
+    /// Asks every source, one after another.
+    pub async fn collect(&mut self) -> Vec<Fact> {
+        let mut facts = Vec::with_capacity(SOURCES.len() + 2);
+        for (key, read) in SOURCES {
+            let (root, read) = (self.root.clone(), *read);
+            let answer = self.bounded.run(key, LIMIT, move || read(&root)).await;
+            facts.push(Fact::new(key, answer.and_then(|body| body)));
+        }
+        let directory = self.facts_dir.clone();
+        let key = "facts.local";
+        let answer = self
+            .bounded
+            .run(key, LIMIT, move || local::collect(&directory))
+            .await;
+        facts.push(Fact::new(key, answer.and_then(|body| body)));
+
+        let answer = within(LIMIT, systemd::collect(&self.root, LIMIT)).await;
+        facts.push(Fact::new("facts.systemd", answer));
+        facts
+    }
+}
+
+/// Every source once, for a caller that asks only once.
+pub async fn facts(root: &Root, facts_dir: &Path) -> Vec<Fact> {
+    FactSources::new(root.clone(), facts_dir).collect().await
+}
+
+async fn within(
+    limit: Duration,
+    source: impl Future<Output = Result<Value, Reason>>,
+) -> Result<Value, Reason> {
+    timeout(limit, source)
+        .await
+        .unwrap_or_else(|_| Err(format!("no answer within {} ms", limit.as_millis())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collect::fixture;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_never_ends_is_unknown_after_its_limit() {
+        let answer = within(LIMIT, std::future::pending()).await;
+        assert_eq!(answer, Err("no answer within 5000 ms".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn an_empty_host_yields_every_fact_and_each_says_why_it_is_unknown() {
+        let (keep, root) = fixture::host(&[]);
+        let facts = facts(&root, &keep.path().join("facts.d")).await;
+        assert_eq!(facts.len(), SOURCES.len() + 2);
+        for fact in facts.iter().filter(|fact| fact.key != "facts.local") {
+            let body = fixture::json(&fact.body);
+            assert!(body["unknown"].is_string(), "{}: {body}", fact.key);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Where the host's files are read from, and how: bounded, as text, never trusting their size.
+//!
+//! Paths are given without the leading slash, so that a fixture tree can stand in for `/`.
+//! Every source reads through here.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::Reason;
+
+/// The largest file read: `/proc/cpuinfo` of 512 threads is under 1 MiB.
+const FILE_BYTES: u64 = 2 * 1024 * 1024;
+/// The most names taken from one directory.
+const NAMES: usize = 65_536;
+
+/// Where the host's files are read from: `/` in production, a fixture tree in tests.
+#[derive(Clone, Debug)]
+pub struct Root(PathBuf);
+
+impl Default for Root {
+    fn default() -> Self {
+        Self::new("/")
+    }
+}
+
+impl Root {
+    /// Reads below `path`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// Whether this is the running host, so that asking its kernel directly makes sense.
+    pub(super) fn is_host(&self) -> bool {
+        self.0 == Path::new("/")
+    }
+
+    /// The place of an absolute or relative path below the root.
+    pub(super) fn path(&self, path: &str) -> PathBuf {
+        self.0.join(path.trim_start_matches('/'))
+    }
+
+    pub(super) fn exists(&self, path: &str) -> bool {
+        self.path(path).exists()
+    }
+
+    /// The file's text, with what is no UTF-8 replaced.
+    pub(super) fn read(&self, path: &str) -> io::Result<String> {
+        let mut bytes = Vec::new();
+        File::open(self.path(path))?
+            .take(FILE_BYTES)
+            .read_to_end(&mut bytes)?;
+        Ok(String::from_utf8(bytes)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+    }
+
+    /// [`Self::read`], with the path in the reason.
+    pub(super) fn text(&self, path: &str) -> Result<String, Reason> {
+        self.read(path).map_err(|error| format!("/{path}: {error}"))
+    }
+
+    /// The trimmed text of a one-line file; `None` where it can't be read or is blank.
+    pub(super) fn find(&self, path: &str) -> Option<String> {
+        let text = self.read(path).ok()?;
+        let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\0');
+        (!text.is_empty()).then(|| text.to_owned())
+    }
+
+    /// The number in a one-line file.
+    pub(super) fn find_number(&self, path: &str) -> Option<u64> {
+        self.find(path)?.parse().ok()
+    }
+
+    /// The switch in a one-line file: 0 or 1.
+    pub(super) fn find_flag(&self, path: &str) -> Option<bool> {
+        self.find_number(path).map(|number| number != 0)
+    }
+
+    /// The names in a directory, sorted.
+    pub(super) fn names(&self, path: &str) -> Result<Vec<String>, Reason> {
+        let entries = fs::read_dir(self.path(path)).map_err(|error| format!("/{path}: {error}"))?;
+        let mut names: Vec<_> = entries
+            .flatten()
+            .take(NAMES)
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Where a symbolic link points, as it is written.
+    pub(super) fn link(&self, path: &str) -> Option<String> {
+        let target = fs::read_link(self.path(path)).ok()?;
+        Some(target.to_string_lossy().into_owned())
+    }
+}

@@ -1,0 +1,470 @@
+//! The queue itself: numbering, order, cursors, rewinds, losses. Knows stores only as [`Backend`].
+//!
+//! Every change is a [`Change`]: records are put and synced, then the ledger that names them is
+//! stored, then what it no longer names is deleted. So the ledger never names what may be missing,
+//! and a loss is on disk before what it covers is gone.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use infratrack_shared::ids::{BootId, StreamId};
+use infratrack_shared::limits;
+use infratrack_shared::wire::batch::{Class, Lost, LostReason, Part};
+use infratrack_shared::wire::heartbeat::SpoolUsage;
+
+use super::backend::{Backend, BackendError, Key, Write};
+use super::lane::{Lane, Slot};
+use super::ledger::{Ledger, Section};
+use super::record::{self, Decoded, Stored};
+use super::{Budget, Outgoing};
+
+/// Beats kept: 24 hours of one every 30 seconds.
+pub(super) const RING: u64 = 2_880;
+/// Heartbeat numbers reserved at a time.
+const HEARTBEATS: u64 = 1_000;
+/// Beat numbers reserved at a time: as many may be declared lost after a crash that lost none.
+const BEATS: u64 = 16;
+pub(super) const CLASSES: [Class; 2] = [Class::Critical, Class::Beat];
+
+/// See the module.
+pub(super) struct Queue {
+    pub(super) backend: Box<dyn Backend>,
+    pub(super) ledger: Ledger,
+    /// The highest revision written anywhere, above the ledger's after a failure.
+    pub(super) revision: u64,
+    pub(super) quota: super::quota::Quota,
+    /// Heartbeat numbers reserved and not given out.
+    heartbeats: Range<u64>,
+    /// Beats that could not be kept and have no number yet.
+    shed_beats: u64,
+}
+
+/// One step from a ledger to the next.
+pub(super) struct Change {
+    pub ledger: Ledger,
+    pub puts: Vec<Write>,
+    pub deletes: Vec<Write>,
+    pub until: Until,
+}
+
+/// What a change has to survive before it counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Until {
+    /// Nothing: it may be lost with the power.
+    Applied,
+    /// The ledger survives power loss; records put may not.
+    Stored,
+    /// All of it survives power loss.
+    Synced,
+}
+
+impl Queue {
+    pub(super) fn new(backend: Box<dyn Backend>, ledger: Ledger, quota_bytes: u64) -> Self {
+        Self {
+            backend,
+            revision: ledger.revision,
+            quota: super::quota::Quota::new(quota_bytes),
+            heartbeats: ledger.heartbeats_reserved..ledger.heartbeats_reserved,
+            shed_beats: 0,
+            ledger,
+        }
+    }
+
+    /// As [`Queue::new`], after a run that may have ended anyhow: numbers that may have been used and
+    /// have no record are declared lost, never used again.
+    pub(super) fn resume(
+        backend: Box<dyn Backend>,
+        ledger: Ledger,
+        quota_bytes: u64,
+    ) -> Result<Self, BackendError> {
+        let mut queue = Self::new(backend, ledger, quota_bytes);
+        let mut ledger = queue.ledger.clone();
+        for section in ledger.sections_mut() {
+            for class in CLASSES {
+                let slot = section.slot;
+                let lane = section.lane_mut(class);
+                let from = lane.durable.max(lane.kept_from);
+                let known = lane.next;
+                lane.next = lane.reserved.max(lane.next);
+                for (from, to) in lane.present(from, lane.highest()) {
+                    for seq in from..=to {
+                        match queue.backend.get(&Key::record(slot, class, seq))? {
+                            Some(value) if seq >= known => lane.bytes += value.len() as u64,
+                            Some(_) => {}
+                            None => lane.lose(seq, seq, LostReason::Damaged),
+                        }
+                    }
+                }
+            }
+        }
+        queue.commit(Change {
+            ledger,
+            puts: Vec::new(),
+            deletes: Vec::new(),
+            until: Until::Synced,
+        })?;
+        Ok(queue)
+    }
+
+    pub(super) fn commit(&mut self, change: Change) -> Result<(), BackendError> {
+        let Change {
+            mut ledger,
+            puts,
+            deletes,
+            until,
+        } = change;
+        self.revision += 1;
+        ledger.revision = self.revision;
+        if until == Until::Synced {
+            for section in ledger.sections_mut() {
+                for class in CLASSES {
+                    let lane = section.lane_mut(class);
+                    lane.durable = lane.next;
+                    lane.reserved = lane.reserved.max(lane.next);
+                }
+            }
+        }
+        if !puts.is_empty() {
+            self.backend.apply(puts, Some(&ledger))?;
+        }
+        if until == Until::Synced {
+            self.backend.sync()?;
+        }
+        if until != Until::Applied {
+            self.backend.store_ledger(&ledger)?;
+        }
+        self.ledger = ledger;
+        if !deletes.is_empty()
+            && let Err(error) = self.backend.apply(deletes, Some(&self.ledger))
+        {
+            // Nothing names these records any more: they cost space until the next rotation.
+            tracing::warn!(%error, "spool: records that are done with could not be deleted");
+        }
+        Ok(())
+    }
+
+    /// Appends in one commit; answers the last number of each.
+    pub(super) fn append(
+        &mut self,
+        batches: &[(Class, Vec<Bytes>)],
+    ) -> Result<Vec<u64>, BackendError> {
+        let appended = self.try_append(batches);
+        if appended.is_err() {
+            let beats = batches.iter().filter(|(class, _)| *class == Class::Beat);
+            self.shed_beats += beats.map(|(_, values)| values.len() as u64).sum::<u64>();
+        }
+        appended
+    }
+
+    fn try_append(&mut self, batches: &[(Class, Vec<Bytes>)]) -> Result<Vec<u64>, BackendError> {
+        let keep_beats = self.make_room()?;
+        let mut ledger = self.ledger.clone();
+        let slot = ledger.current.slot;
+        let stored_before = (ledger.current.beat.reserved, ledger.current.beat.lost.len());
+        ledger
+            .current
+            .beat
+            .append_lost(self.shed_beats, LostReason::DiskFull);
+        let (mut puts, mut last) = (Vec::new(), Vec::new());
+        let mut until = Until::Applied;
+        for (class, values) in batches {
+            let lane = ledger.current.lane_mut(*class);
+            if *class == Class::Critical {
+                until = Until::Synced;
+            } else if !keep_beats {
+                lane.append_lost(values.len() as u64, LostReason::Quota);
+                last.push(lane.highest());
+                continue;
+            }
+            for value in values {
+                puts.push((Key::record(slot, *class, lane.next), Some(value.clone())));
+                lane.bytes += value.len() as u64;
+                lane.next += 1;
+            }
+            last.push(lane.highest());
+        }
+        let deletes = self.turn_ring(&mut ledger.current, &puts);
+        let beat = &mut ledger.current.beat;
+        if beat.next > beat.reserved {
+            beat.reserved = beat.next + BEATS;
+        }
+        if until == Until::Applied && stored_before != (beat.reserved, beat.lost.len())
+            || !deletes.is_empty()
+        {
+            until = until.max_stored();
+        }
+        self.commit(Change {
+            ledger,
+            puts,
+            deletes,
+            until,
+        })?;
+        self.shed_beats = 0;
+        Ok(last)
+    }
+
+    /// Declares the oldest beats above the ring's size lost.
+    fn turn_ring(&mut self, section: &mut Section, puts: &[Write]) -> Vec<Write> {
+        let mut deletes = Vec::new();
+        let mut excess = section.beat.unacked().saturating_sub(RING);
+        let slot = section.slot;
+        let lane = &mut section.beat;
+        for (from, to) in lane.present(lane.acked + 1, lane.highest()) {
+            if excess == 0 {
+                break;
+            }
+            let to = to.min(from + excess - 1);
+            excess -= to - from + 1;
+            lane.lose(from, to, LostReason::RingFull);
+            for seq in from..=to {
+                let key = Key::record(slot, Class::Beat, seq);
+                let pending = puts.iter().find(|(put, _)| *put == key);
+                let bytes = match pending {
+                    Some((_, value)) => value.as_ref().map_or(0, |value| value.len() as u64),
+                    None => self.size_of(&key),
+                };
+                lane.bytes = lane.bytes.saturating_sub(bytes);
+                deletes.push((key, None));
+            }
+        }
+        deletes
+    }
+
+    /// The oldest unacknowledged records and losses of the oldest stream that has any.
+    pub(super) fn next(
+        &mut self,
+        budget: Budget,
+        boot_id: BootId,
+    ) -> Result<Option<Outgoing>, BackendError> {
+        let Some(section) = self.ledger.sections().find(|section| !section.drained()) else {
+            return Ok(None);
+        };
+        let stream = section.stream;
+        let mut left = Left {
+            budget,
+            lost: limits::BATCH_LOST_RANGES,
+            first: true,
+        };
+        let mut parts = Vec::new();
+        for class in CLASSES {
+            let part = self.part(stream, class, &mut left, boot_id)?;
+            if !part.records.is_empty() || !part.lost.is_empty() {
+                parts.push(part);
+            }
+        }
+        Ok(Some(Outgoing { stream, parts }))
+    }
+
+    fn part(
+        &mut self,
+        stream: StreamId,
+        class: Class,
+        left: &mut Left,
+        boot_id: BootId,
+    ) -> Result<Part, BackendError> {
+        let (mut seq, end) = self
+            .lane(stream, class)
+            .map_or((1, 1), |(_, lane)| (lane.acked + 1, lane.next));
+        let mut part = Part {
+            class,
+            first_seq: seq,
+            lost: Vec::new(),
+            records: Vec::new(),
+        };
+        while seq < end {
+            match self.look(stream, class, seq, boot_id)? {
+                Found::Lost(lost) => {
+                    if left.lost == 0 {
+                        break;
+                    }
+                    left.lost -= 1;
+                    part.lost.push(lost);
+                    seq = lost.to + 1;
+                }
+                Found::Record(decoded) => {
+                    if !left.take(&decoded) {
+                        break;
+                    }
+                    part.records.push(decoded.record);
+                    seq += 1;
+                }
+            }
+        }
+        Ok(part)
+    }
+
+    /// What is to be sent for `seq`. What can't be read is declared lost here and now.
+    fn look(
+        &mut self,
+        stream: StreamId,
+        class: Class,
+        seq: u64,
+        boot_id: BootId,
+    ) -> Result<Found, BackendError> {
+        let nothing = Lost {
+            from: seq,
+            to: seq,
+            reason: LostReason::Damaged,
+        };
+        let Some((slot, lane)) = self.lane(stream, class) else {
+            return Ok(Found::Lost(nothing));
+        };
+        if let Slot::Lost(lost) = lane.at(seq) {
+            return Ok(Found::Lost(lost));
+        }
+        let key = Key::record(slot, class, seq);
+        let value = match self.backend.get(&key) {
+            Ok(value) => value,
+            Err(BackendError::Damaged(detail)) => {
+                tracing::warn!(seq, detail, "spool: a record can't be read");
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let stored = value
+            .as_ref()
+            .map_or(Stored::Damaged, |value| record::decode(value, seq, boot_id));
+        let (reason, puts, until) = match stored {
+            Stored::Record(decoded) => return Ok(Found::Record(decoded)),
+            Stored::Damaged => (LostReason::Damaged, Vec::new(), Until::Stored),
+            Stored::Newer => {
+                let aside = (Key::unread(self.ledger.unread), value.clone());
+                (LostReason::Other, vec![aside], Until::Synced)
+            }
+        };
+        let mut ledger = self.ledger.clone();
+        ledger.unread += puts.len() as u64;
+        if let Some(section) = ledger.section_mut(stream) {
+            let lane = section.lane_mut(class);
+            lane.lose(seq, seq, reason);
+            lane.bytes = lane
+                .bytes
+                .saturating_sub(value.map_or(0, |value| value.len() as u64));
+        }
+        self.commit(Change {
+            ledger,
+            puts,
+            deletes: vec![(key, None)],
+            until,
+        })?;
+        Ok(Found::Lost(Lost { reason, ..nothing }))
+    }
+
+    /// A number no other heartbeat of any stream of this spool has.
+    pub(super) fn heartbeat_number(&mut self) -> Result<u64, BackendError> {
+        if self.heartbeats.is_empty() {
+            let mut ledger = self.ledger.clone();
+            let from = ledger.heartbeats_reserved;
+            ledger.heartbeats_reserved = from + HEARTBEATS;
+            self.commit(Change {
+                ledger,
+                puts: Vec::new(),
+                deletes: Vec::new(),
+                until: Until::Stored,
+            })?;
+            self.heartbeats = from..from + HEARTBEATS;
+        }
+        let number = self.heartbeats.start;
+        self.heartbeats.start += 1;
+        Ok(number)
+    }
+
+    pub(super) fn get(&mut self, name: &str) -> Result<Option<Bytes>, BackendError> {
+        if self.ledger.values.contains(name) {
+            self.backend.get(&Key::value(name))
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// Sets or removes a small value.
+    pub(super) fn put(&mut self, name: &str, value: Option<Bytes>) -> Result<(), BackendError> {
+        let mut ledger = self.ledger.clone();
+        if value.is_some() {
+            ledger.values.insert(name.to_owned());
+        } else {
+            ledger.values.remove(name);
+        }
+        self.commit(Change {
+            ledger,
+            puts: vec![(Key::value(name), value)],
+            deletes: Vec::new(),
+            until: Until::Synced,
+        })
+    }
+
+    /// Leaves nothing uncertain behind.
+    pub(super) fn close(&mut self) -> Result<(), BackendError> {
+        let mut ledger = self.ledger.clone();
+        ledger.heartbeats_reserved = self.heartbeats.start;
+        for section in ledger.sections_mut() {
+            section.beat.reserved = section.beat.next;
+        }
+        self.heartbeats.end = self.heartbeats.start;
+        self.commit(Change {
+            ledger,
+            puts: Vec::new(),
+            deletes: Vec::new(),
+            until: Until::Synced,
+        })
+    }
+
+    pub(super) fn usage(&mut self) -> SpoolUsage {
+        SpoolUsage {
+            critical_records: self.ledger.unacked(Class::Critical),
+            beat_records: self.ledger.unacked(Class::Beat),
+            size_bytes: self.backend.size_bytes(),
+        }
+    }
+
+    pub(super) fn size_of(&mut self, key: &Key) -> u64 {
+        match self.backend.get(key) {
+            Ok(Some(value)) => value.len() as u64,
+            Ok(None) | Err(_) => 0,
+        }
+    }
+
+    fn lane(&self, stream: StreamId, class: Class) -> Option<(u32, &Lane)> {
+        let mut sections = self.ledger.sections();
+        let section = sections.find(|section| section.stream == stream)?;
+        Some((section.slot, section.lane(class)))
+    }
+}
+
+impl Until {
+    fn max_stored(self) -> Self {
+        match self {
+            Self::Applied => Self::Stored,
+            Self::Stored | Self::Synced => self,
+        }
+    }
+}
+
+enum Found {
+    Lost(Lost),
+    Record(Decoded),
+}
+
+/// What a batch still has room for.
+struct Left {
+    budget: Budget,
+    lost: usize,
+    first: bool,
+}
+
+impl Left {
+    /// Takes a record's share; one always fits, so that a batch can't be stuck.
+    fn take(&mut self, decoded: &Decoded) -> bool {
+        let budget = &mut self.budget;
+        let fits =
+            budget.records > 0 && decoded.bytes <= budget.bytes && decoded.items <= budget.items;
+        if fits || self.first {
+            budget.records = budget.records.saturating_sub(1);
+            budget.bytes = budget.bytes.saturating_sub(decoded.bytes);
+            budget.items = budget.items.saturating_sub(decoded.items);
+            self.first = false;
+            return true;
+        }
+        false
+    }
+}

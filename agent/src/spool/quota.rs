@@ -1,0 +1,124 @@
+//! Room on the disk: who yields when the quota is near, and when a store is copied to a smaller one.
+//!
+//! sled never makes its file smaller and is slow to write again where records were deleted. So space
+//! comes from rotation alone, and since the old and the fresh file are there at once for a moment,
+//! one file may be three fifths of the quota, and what is copied a fifth.
+
+use infratrack_shared::wire::batch::{Class, LostReason};
+
+use super::backend::{BackendError, Key};
+use super::queue::{CLASSES, Change, Queue, Until};
+
+/// A file below this is not worth a rotation.
+const ROTATE_ABOVE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// How much a file has to grow after a rotation that left it big, for another one.
+const SLACK_BYTES: u64 = 1024 * 1024;
+
+/// See the module. All in bytes.
+pub(super) struct Quota {
+    /// The file's size at which room has to be made.
+    file_max: u64,
+    /// What the records may take when it is.
+    live_max: u64,
+    /// The size after the last rotation.
+    rotated: u64,
+}
+
+impl Quota {
+    pub(super) fn new(quota: u64) -> Self {
+        Self {
+            file_max: quota / 5 * 3,
+            live_max: quota / 5,
+            rotated: 0,
+        }
+    }
+}
+
+impl Queue {
+    /// Makes room for an append; answers whether there is room for beats too.
+    pub(super) fn make_room(&mut self) -> Result<bool, BackendError> {
+        let size = self.backend.size_bytes();
+        // Should a rotation ever give back next to nothing, the next one waits all the same.
+        if size >= self.quota.file_max && size > self.quota.rotated / 4 * 5 {
+            let excess = self.ledger.bytes().saturating_sub(self.quota.live_max);
+            if excess > 0 {
+                tracing::warn!(size, "spool: at its quota, the oldest records are dropped");
+                self.drop_oldest(excess)?;
+            }
+            self.rotate()?;
+            self.quota.rotated = self.backend.size_bytes();
+        }
+        Ok(self.backend.size_bytes() < self.quota.file_max / 10 * 7)
+    }
+
+    /// Gives up what is worth least until `want` bytes are free: the rewind window, then beats,
+    /// then the oldest critical records.
+    fn drop_oldest(&mut self, want: u64) -> Result<(), BackendError> {
+        let mut ledger = self.ledger.clone();
+        // Not deleted one by one: that would make the file grow, and the rotation leaves them behind.
+        let mut unused = Vec::new();
+        let mut freed = 0;
+        for section in ledger.sections_mut() {
+            let lane = &mut section.critical;
+            let before = lane.clone();
+            lane.acknowledge_for_good(lane.acked);
+            let bytes = self.delete(
+                section.slot,
+                Class::Critical,
+                &before,
+                lane.kept_from,
+                &mut unused,
+            );
+            lane.bytes = lane.bytes.saturating_sub(bytes);
+            freed += bytes;
+        }
+        for class in CLASSES.into_iter().rev() {
+            for section in ledger.sections_mut() {
+                let slot = section.slot;
+                let lane = section.lane_mut(class);
+                for (from, to) in lane.present(lane.acked + 1, lane.highest()) {
+                    let mut end = from;
+                    while end <= to && freed < want {
+                        let key = Key::record(slot, class, end);
+                        let bytes = self.size_of(&key);
+                        lane.bytes = lane.bytes.saturating_sub(bytes);
+                        freed += bytes;
+                        end += 1;
+                    }
+                    if end > from {
+                        lane.lose(from, end - 1, LostReason::Quota);
+                    }
+                }
+            }
+        }
+        self.commit(Change {
+            ledger,
+            puts: Vec::new(),
+            deletes: Vec::new(),
+            until: Until::Stored,
+        })
+    }
+
+    /// Copies what is left to a fresh store where the file is far bigger than that.
+    pub(super) fn reclaim(&mut self) -> Result<bool, BackendError> {
+        let size = self.backend.size_bytes();
+        let drained = self.ledger.sections().all(super::ledger::Section::drained);
+        let floor = if drained {
+            ROTATE_ABOVE_BYTES
+        } else {
+            self.ledger.bytes() * 4 + ROTATE_ABOVE_BYTES
+        };
+        if size <= floor || size <= self.quota.rotated + SLACK_BYTES {
+            return Ok(false);
+        }
+        self.rotate()?;
+        self.quota.rotated = self.backend.size_bytes();
+        tracing::info!(
+            from_bytes = size,
+            to_bytes = self.quota.rotated,
+            "spool: rotated to a fresh store"
+        );
+        Ok(true)
+    }
+}
