@@ -1,1 +1,15 @@
-//! Infratrack.
+//! Infratrack's collector.
+
+pub mod agents;
+pub mod api;
+pub mod app;
+pub mod ca;
+pub mod clock;
+pub mod config;
+pub mod http;
+pub mod jobs;
+pub mod postgres;
+pub mod roles;
+pub mod server;
+pub mod store;
+pub mod web;

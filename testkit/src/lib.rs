@@ -1,1 +1,8 @@
-//! Infratrack.
+//! What Infratrack's tests are made of. Never shipped.
+
+pub mod clock;
+pub mod fleet;
+pub mod fuzz;
+pub mod ledger;
+pub mod postgres;
+pub mod proxy;

@@ -1,0 +1,167 @@
+//! `POST /agent/v1/batch`: body to batch to queue to answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use http::{HeaderValue, Response, StatusCode};
+use infratrack_shared::codec::{self, Limits};
+use infratrack_shared::compress::{self, DecompressError};
+use infratrack_shared::ids::HostId;
+use infratrack_shared::limits;
+use infratrack_shared::wire::answer::{Ack, Frame};
+use infratrack_shared::wire::batch::Batch;
+use infratrack_shared::wire::problem::code;
+use infratrack_shared::wire::{FRAMES_CONTENT_TYPE, frame};
+
+use crate::agents::answer::AnswerBody;
+use crate::agents::problem::Refusal;
+use crate::agents::writer::{Outcome, Report};
+use crate::agents::{arrival, check, commands};
+use crate::app::App;
+use crate::store;
+
+/// Stores one batch and answers it. `body` is within [`limits::BATCH_WIRE_BYTES`].
+pub async fn batch(
+    app: &Arc<App>,
+    host: HostId,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Response<AnswerBody>, Refusal> {
+    if let Err(wait) = app.rates.take(host) {
+        let refusal = Refusal::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            code::RATE_LIMITED,
+            format!(
+                "more than {} batches a second",
+                app.config.ingest.host_batches_per_second
+            ),
+        );
+        return Err(Refusal {
+            retry_after_s: Some(wait.as_secs() + 1),
+            ..refusal
+        });
+    }
+    let (batch, size) = decode(headers, body)?;
+    let (wait_ms, policy_version) = (batch.wait_ms.min(limits::WAIT_MS), batch.policy_version);
+    let received_at = app.clock.now();
+    let skew_ms = arrival::skew_ms(batch.sent_at, store::unix_millis(received_at));
+    let report = Report {
+        host,
+        batch,
+        received_at,
+        skew_ms,
+    };
+    // From here on the writer has it, even if the agent goes away.
+    let outcome = app
+        .writers
+        .write(report, size)
+        .await
+        .map_err(|_| unavailable(app, "the queue is full"))?;
+    match outcome {
+        Outcome::Stored(ack) => answer(app, host, ack, policy_version, wait_ms).await,
+        Outcome::Forked => Err(Refusal::new(
+            StatusCode::CONFLICT,
+            code::STREAM_FORKED,
+            "another copy of this host has used the stream; go on in a new one",
+        )),
+        Outcome::Unavailable => Err(unavailable(app, "the batch could not be committed")),
+        Outcome::Refused(reason) => Err(Refusal::new(
+            StatusCode::BAD_REQUEST,
+            code::BODY_INVALID,
+            reason,
+        )),
+    }
+}
+
+/// A batch within every limit, and its decoded size in bytes.
+fn decode(headers: &HeaderMap, body: &[u8]) -> Result<(Batch, usize), Refusal> {
+    let invalid =
+        |detail: String| Refusal::new(StatusCode::BAD_REQUEST, code::BODY_INVALID, detail);
+    let whole = match headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
+        None | Some(b"identity") => std::borrow::Cow::Borrowed(body),
+        Some(encoding) if encoding == compress::ENCODING.as_bytes() => {
+            let whole = compress::decompress(body, limits::BATCH_BYTES);
+            std::borrow::Cow::Owned(whole.map_err(|error| match error {
+                DecompressError::TooLarge { .. } => {
+                    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, code::BODY_TOO_LARGE, error)
+                }
+                DecompressError::Invalid(_) => invalid(error.to_string()),
+            })?)
+        }
+        Some(_) => {
+            let detail = "Content-Encoding may be zstd or absent";
+            return Err(Refusal::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                code::UNSUPPORTED_MEDIA,
+                detail,
+            ));
+        }
+    };
+    let batch: Batch = codec::decode(&whole, &Limits::default()).map_err(|error| {
+        let causes = anyhow::Error::from(error);
+        invalid(format!("{causes:#}"))
+    })?;
+    check::check(&batch).map_err(|error| {
+        let protocol = matches!(error, check::Invalid::Protocol { .. });
+        let code = if protocol {
+            code::PROTOCOL_UNSUPPORTED
+        } else {
+            code::BODY_INVALID
+        };
+        Refusal::new(StatusCode::BAD_REQUEST, code, error)
+    })?;
+    Ok((batch, whole.len()))
+}
+
+/// The Ack, a newer policy, commands that wait; then, if the agent can wait, whatever comes up.
+async fn answer(
+    app: &Arc<App>,
+    host: HostId,
+    ack: Ack,
+    policy_version: u64,
+    wait_ms: u32,
+) -> Result<Response<AnswerBody>, Refusal> {
+    // Registered before the commands are read, so that none falls between.
+    let held = (wait_ms > 0).then(|| app.answers.hold(host));
+    let mut frames =
+        frame::encode(&Frame::from(ack)).map_err(|error| Refusal::unavailable(error, 30))?;
+    let newer = {
+        let policy = app.policy.borrow();
+        (policy.version > policy_version).then(|| policy.clone())
+    };
+    if let Some(policy) = newer {
+        frames.extend(frame::encode(&Frame::from(policy)).unwrap_or_default());
+    }
+    if app.answers.has_waiting(host) {
+        match commands::open_frames(&app.pool, &app.clock, host).await {
+            Ok(open) => open
+                .iter()
+                .for_each(|frame| frames.extend_from_slice(frame)),
+            // The Ack is what matters; the commands stay open.
+            Err(error) => tracing::warn!(%error, "cannot read a host's commands"),
+        }
+    }
+    let first = Bytes::from(frames);
+    let body = match held {
+        Some(held) => AnswerBody::held(first, held, Duration::from_millis(u64::from(wait_ms))),
+        None => AnswerBody::whole(first),
+    };
+    let mut response = Response::new(body);
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(FRAMES_CONTENT_TYPE));
+    Ok(response)
+}
+
+/// 503, and when to come back: the fuller the queues, the later.
+fn unavailable(app: &App, detail: &str) -> Refusal {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "0 to 30"
+    )]
+    let most = (app.writers.load() * 30.0) as u64;
+    Refusal::unavailable(detail, rand::random_range(5..=5.max(most)))
+}

@@ -1,0 +1,19 @@
+//! What agents call: enrollment, renewal, and the batch that carries everything else.
+//!
+//! A batch goes `service` -> `certificates` (is it still allowed) -> `ingest` (decode, check, queue) ->
+//! `writer` (group commit) -> `answer` (Ack, then commands as they come up).
+
+pub mod answer;
+pub mod arrival;
+pub mod certificates;
+pub mod check;
+pub mod commands;
+pub mod cursor;
+pub mod enroll;
+pub mod ingest;
+pub mod problem;
+pub mod rate;
+pub mod renew;
+pub mod service;
+pub mod tls;
+pub mod writer;

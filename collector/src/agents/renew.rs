@@ -1,0 +1,95 @@
+//! `POST /agent/v1/renew`: a new certificate for a new key, over the connection of the old one.
+//!
+//! The same key again is answered with the same certificate, so a lost answer costs nothing. The old
+//! certificate stays valid: only its owner knows when the new one has worked.
+
+use http::StatusCode;
+use infratrack_shared::codec::{self, Limits};
+use infratrack_shared::ids::HostId;
+use infratrack_shared::limits;
+use infratrack_shared::wire::enroll::{RenewRequest, RenewResponse};
+use infratrack_shared::wire::problem::code;
+use serde_bytes::ByteBuf;
+use sqlx::PgConnection;
+
+use crate::agents::problem::Refusal;
+use crate::app::App;
+use crate::ca::Request;
+use crate::store::{agent_certs, unix_millis};
+
+/// Issues a certificate to `host` for the key in `body`.
+pub async fn renew(app: &App, host: HostId, body: &[u8]) -> Result<RenewResponse, Refusal> {
+    let request: RenewRequest =
+        codec::decode(body, &Limits::bytes(limits::ENROLL_BYTES)).map_err(|error| {
+            let detail = format!("{:#}", anyhow::Error::from(error));
+            Refusal::new(StatusCode::BAD_REQUEST, code::BODY_INVALID, detail)
+        })?;
+    let csr = Request::parse(&request.csr)
+        .map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, code::CSR_INVALID, error))?;
+    let mut connection = app
+        .pool
+        .acquire()
+        .await
+        .map_err(|error| unavailable(&error))?;
+    let known = agent_certs::find_by_key(&mut connection, &csr.spki_sha256).await;
+    let (certificate, not_after) = match known.map_err(|error| unavailable(&error))? {
+        Some(known) if known.host_id == host.0 && known.revoked_at.is_none() => {
+            (known.certificate, known.not_after)
+        }
+        Some(_) => {
+            let detail = "this key is another host's, or of a revoked certificate; make a new one";
+            return Err(Refusal::new(
+                StatusCode::BAD_REQUEST,
+                code::CSR_INVALID,
+                detail,
+            ));
+        }
+        None => issue(app, &mut connection, host, &csr).await?,
+    };
+    Ok(RenewResponse {
+        chain: vec![
+            ByteBuf::from(certificate),
+            ByteBuf::from(app.ca.issuing().to_vec()),
+        ],
+        trust_bundle: vec![ByteBuf::from(app.ca.root().to_vec())],
+        not_after: unix_millis(not_after),
+        server_time: app.clock.unix_millis(),
+    })
+}
+
+async fn issue(
+    app: &App,
+    connection: &mut PgConnection,
+    host: HostId,
+    csr: &Request,
+) -> Result<(Vec<u8>, time::OffsetDateTime), Refusal> {
+    let now = app.clock.now();
+    let lifetime = app
+        .config
+        .certificates
+        .lifetime
+        .try_into()
+        .unwrap_or(time::Duration::days(30));
+    let issued = app
+        .ca
+        .issue_host(csr, host, now, lifetime)
+        .map_err(|error| unavailable(&error))?;
+    let cert = agent_certs::NewCert {
+        serial: &issued.serial,
+        host,
+        spki_sha256: &csr.spki_sha256,
+        certificate: &issued.certificate,
+        issued_at: now,
+        not_after: issued.not_after,
+        token_id: None,
+    };
+    agent_certs::insert(connection, &cert)
+        .await
+        .map_err(|error| unavailable(&error))?;
+    Ok((issued.certificate.to_vec(), issued.not_after))
+}
+
+fn unavailable(error: &(dyn std::error::Error + 'static)) -> Refusal {
+    tracing::warn!(error, "cannot renew a certificate");
+    Refusal::unavailable("the collector can't issue at the moment", 30)
+}

@@ -1,0 +1,158 @@
+//! The routes of the agent and the enrollment listener.
+//!
+//! Whose request it is comes from the certificate of the connection and is checked again for each request.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use infratrack_shared::ids::HostId;
+use infratrack_shared::limits;
+use infratrack_shared::wire::problem::code;
+use infratrack_shared::wire::{self, path};
+use infratrack_shared::{codec, spiffe};
+use serde::Serialize;
+
+use crate::agents::answer::AnswerBody;
+use crate::agents::enroll::{self, Enrolled};
+use crate::agents::problem::Refusal;
+use crate::agents::{ingest, renew};
+use crate::app::App;
+use crate::ca;
+use crate::http::body::{self, BodyError, MinRate};
+use crate::http::{Handler, Peer};
+
+/// Answers on the agent listener.
+#[derive(Clone, Debug)]
+pub struct Agents(pub Arc<App>);
+
+/// Answers on the enrollment listener.
+#[derive(Clone, Debug)]
+pub struct Enrollment(pub Arc<App>);
+
+impl Handler for Agents {
+    type Body = AnswerBody;
+
+    async fn handle(&self, peer: Arc<Peer>, request: Request<Incoming>) -> Response<AnswerBody> {
+        self.route(&peer, request)
+            .await
+            .unwrap_or_else(Refusal::into_response)
+    }
+}
+
+impl Agents {
+    async fn route(
+        &self,
+        peer: &Peer,
+        request: Request<Incoming>,
+    ) -> Result<Response<AnswerBody>, Refusal> {
+        let app = &self.0;
+        let host = host_of(app, peer).await?;
+        let limit = match request.uri().path() {
+            path::BATCH => limits::BATCH_WIRE_BYTES,
+            path::RENEW => limits::ENROLL_BYTES,
+            other => return Err(not_found(other)),
+        };
+        only_post(request.method())?;
+        let (head, body) = request.into_parts();
+        let body = read(body, limit).await?;
+        if head.uri.path() == path::RENEW {
+            let renewed = renew::renew(app, host, &body).await?;
+            return message(StatusCode::OK, &renewed);
+        }
+        ingest::batch(app, host, &head.headers, &body).await
+    }
+}
+
+impl Handler for Enrollment {
+    type Body = AnswerBody;
+
+    async fn handle(&self, peer: Arc<Peer>, request: Request<Incoming>) -> Response<AnswerBody> {
+        self.route(&peer, request)
+            .await
+            .unwrap_or_else(Refusal::into_response)
+    }
+}
+
+impl Enrollment {
+    async fn route(
+        &self,
+        peer: &Peer,
+        request: Request<Incoming>,
+    ) -> Result<Response<AnswerBody>, Refusal> {
+        if request.uri().path() != path::ENROLL {
+            return Err(not_found(request.uri().path()));
+        }
+        only_post(request.method())?;
+        let body = read(request.into_body(), limits::ENROLL_BYTES).await?;
+        match enroll::enroll(&self.0, peer.address.ip(), &body).await? {
+            Enrolled::Done(response) => message(StatusCode::OK, &response),
+            Enrolled::Pending(pending) => message(StatusCode::ACCEPTED, &pending),
+        }
+    }
+}
+
+/// The host that the connection's certificate speaks for, as of this request.
+async fn host_of(app: &App, peer: &Peer) -> Result<HostId, Refusal> {
+    let unknown =
+        |detail: &str| Refusal::new(StatusCode::UNAUTHORIZED, code::CERTIFICATE_UNKNOWN, detail);
+    let certificate = peer
+        .certificate
+        .as_ref()
+        .ok_or_else(|| unknown("the connection has no certificate"))?;
+    let (serial, uri) = ca::serial_and_uri(certificate)
+        .ok_or_else(|| unknown("the certificate names no host (URI SAN)"))?;
+    let named = spiffe::host_of_uri(&uri, app.ca.trust_domain());
+    let named = named.ok_or_else(|| unknown("the certificate names no host of this fleet"))?;
+    let listed = app.certificates.check(&serial).await?;
+    if listed == named {
+        Ok(named)
+    } else {
+        Err(unknown("the certificate's serial is another host's"))
+    }
+}
+
+fn only_post(method: &Method) -> Result<(), Refusal> {
+    if method == Method::POST {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        code::METHOD_NOT_ALLOWED,
+        "POST only",
+    ))
+}
+
+fn not_found(path: &str) -> Refusal {
+    Refusal::new(
+        StatusCode::NOT_FOUND,
+        code::NOT_FOUND,
+        format!("nothing is at {path}"),
+    )
+}
+
+async fn read(body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
+    body::read(body, limit, MinRate::default())
+        .await
+        .map_err(|error| match error {
+            BodyError::TooLarge { .. } => {
+                Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, code::BODY_TOO_LARGE, error)
+            }
+            BodyError::TooSlow { .. } => {
+                Refusal::new(StatusCode::REQUEST_TIMEOUT, code::BODY_TOO_SLOW, error)
+            }
+            BodyError::Gone(_) => Refusal::new(StatusCode::BAD_REQUEST, code::BODY_INVALID, error),
+        })
+}
+
+fn message<T: Serialize>(status: StatusCode, body: &T) -> Result<Response<AnswerBody>, Refusal> {
+    let body = codec::encode(body).map_err(|error| Refusal::unavailable(error, 30))?;
+    let mut response = Response::new(AnswerBody::whole(Bytes::from(body)));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(wire::CONTENT_TYPE));
+    Ok(response)
+}

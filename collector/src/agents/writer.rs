@@ -1,0 +1,220 @@
+//! Group commit: what arrives within a few milliseconds becomes one transaction.
+//!
+//! Each writer has its share of the hosts, so a host's batches stay in order. An answer is given only
+//! after COMMIT; a COMMIT whose outcome is unknown is "not stored", and the resend finds out.
+
+mod flush;
+mod plan;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use infratrack_shared::ids::HostId;
+use infratrack_shared::wire::answer::Ack;
+use infratrack_shared::wire::batch::Batch;
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+use crate::config::{Ingest, Retention};
+
+/// One batch on its way to the tables.
+#[derive(Debug)]
+pub struct Report {
+    pub host: HostId,
+    pub batch: Batch,
+    pub received_at: OffsetDateTime,
+    /// Agent's clock less ours.
+    pub skew_ms: i64,
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// Committed.
+    Stored(Ack),
+    /// Its stream is shared by two copies of the host; nothing was stored.
+    Forked,
+    /// Not stored, or not known to be.
+    Unavailable,
+    /// The database takes it under no circumstances.
+    Refused(String),
+}
+
+/// Why a batch was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueFull;
+
+struct Queued {
+    report: Report,
+    rows: usize,
+    reply: oneshot::Sender<Outcome>,
+    _bytes: OwnedSemaphorePermit,
+}
+
+/// The way in: queues bounded by count and bytes, one for each writer.
+#[derive(Debug)]
+pub struct Writers {
+    queues: Vec<mpsc::Sender<Queued>>,
+    bytes: Arc<Semaphore>,
+}
+
+/// What a writer works with.
+#[derive(Clone, Debug)]
+struct Writer {
+    pool: PgPool,
+    clock: Clock,
+    linger: Duration,
+    flush_rows: usize,
+    heartbeats_kept: time::Duration,
+}
+
+impl Writers {
+    /// Starts the writers; they end when this is dropped and their queues are empty.
+    pub fn start(pool: &PgPool, clock: &Clock, ingest: &Ingest, retention: &Retention) -> Self {
+        let writer = Writer {
+            pool: pool.clone(),
+            clock: clock.clone(),
+            linger: ingest.linger,
+            flush_rows: ingest.flush_rows,
+            heartbeats_kept: retention
+                .heartbeats
+                .try_into()
+                .unwrap_or(time::Duration::MAX),
+        };
+        let queues = (0..ingest.writers).map(|_| {
+            let (sender, receiver) = mpsc::channel(ingest.queue_requests.div_ceil(ingest.writers));
+            tokio::spawn(writer.clone().run(receiver));
+            sender
+        });
+        Self {
+            queues: queues.collect(),
+            bytes: Arc::new(Semaphore::new(ingest.queue_bytes)),
+        }
+    }
+
+    /// Queues a batch of `size` decoded bytes and waits for its outcome.
+    pub async fn write(&self, report: Report, size: usize) -> Result<Outcome, QueueFull> {
+        let permits = u32::try_from(size).unwrap_or(u32::MAX);
+        let bytes = Arc::clone(&self.bytes)
+            .try_acquire_many_owned(permits)
+            .map_err(|_| QueueFull)?;
+        let shard = usize::from(report.host.0.as_bytes().last().copied().unwrap_or(0));
+        let queue = self
+            .queues
+            .get(shard % self.queues.len())
+            .ok_or(QueueFull)?;
+        let rows = plan::rows(&report.batch);
+        let (reply, outcome) = oneshot::channel();
+        queue
+            .try_send(Queued {
+                report,
+                rows,
+                reply,
+                _bytes: bytes,
+            })
+            .map_err(|_| QueueFull)?;
+        Ok(outcome.await.unwrap_or(Outcome::Unavailable))
+    }
+
+    /// How full the fullest queue is, 0 to 1.
+    pub fn load(&self) -> f64 {
+        let used = |queue: &mpsc::Sender<Queued>| {
+            1.0 - queue.capacity() as f64 / queue.max_capacity() as f64
+        };
+        self.queues.iter().map(used).fold(0.0, f64::max)
+    }
+}
+
+impl Writer {
+    async fn run(self, mut queue: mpsc::Receiver<Queued>) {
+        while let Some(first) = queue.recv().await {
+            let deadline = Instant::now() + self.linger;
+            let mut rows = first.rows;
+            let mut group = vec![first];
+            while rows < self.flush_rows {
+                match tokio::time::timeout_at(deadline, queue.recv()).await {
+                    Ok(Some(next)) => {
+                        rows += next.rows;
+                        group.push(next);
+                    }
+                    Ok(None) | Err(_) => break,
+                }
+            }
+            self.commit(group).await;
+        }
+    }
+
+    async fn commit(&self, group: Vec<Queued>) {
+        let (reports, replies): (Vec<_>, Vec<_>) = group
+            .into_iter()
+            .map(|queued| (queued.report, queued.reply))
+            .unzip();
+        let outcomes = self.store(&reports).await;
+        for (reply, outcome) in replies.into_iter().zip(outcomes) {
+            // Whoever asked may be gone; what is stored stays stored.
+            drop(reply.send(outcome));
+        }
+    }
+
+    /// Stores `reports` in one transaction; tries again where that can help, and in halves where one of
+    /// them is at fault.
+    async fn store(&self, reports: &[Report]) -> Vec<Outcome> {
+        let mut careful = false;
+        for attempt in 1..=4_u32 {
+            let error = match flush::flush(self, reports, careful).await {
+                Ok(outcomes) => return outcomes,
+                Err(error) => error,
+            };
+            match kind(&error) {
+                Failure::Data if !careful => careful = true,
+                Failure::Data if reports.len() > 1 => {
+                    let (left, right) = reports.split_at(reports.len() / 2);
+                    let mut outcomes = Box::pin(self.store(left)).await;
+                    outcomes.extend(Box::pin(self.store(right)).await);
+                    return outcomes;
+                }
+                Failure::Data => return vec![Outcome::Refused(error.to_string())],
+                Failure::Passing if attempt < 4 => {
+                    let jitter = Duration::from_millis(rand::random_range(20..200));
+                    tokio::time::sleep(jitter).await;
+                }
+                Failure::Passing | Failure::Lasting => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        attempt,
+                        "cannot store a group of batches"
+                    );
+                    break;
+                }
+            }
+        }
+        reports.iter().map(|_| Outcome::Unavailable).collect()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    /// A row is at fault (SQLSTATE class 22 or 23): find it and store the rest.
+    Data,
+    /// Serialization, deadlock, a lock or statement that took too long.
+    Passing,
+    /// The connection or the server: whoever sent it keeps it.
+    Lasting,
+}
+
+/// PostgreSQL, appendix A: error codes.
+fn kind(error: &sqlx::Error) -> Failure {
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code)
+        .unwrap_or_default();
+    match code.get(..2) {
+        Some("22" | "23") => Failure::Data,
+        Some("40") => Failure::Passing,
+        Some("55" | "57") if code != "57P01" && code != "57P03" => Failure::Passing,
+        _ => Failure::Lasting,
+    }
+}

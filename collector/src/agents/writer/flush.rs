@@ -1,0 +1,276 @@
+//! One transaction: lock the streams, decide, insert, move the cursors, COMMIT.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use infratrack_shared::digest::Digest;
+use infratrack_shared::ids::HostId;
+use infratrack_shared::wire::answer::WantWhole;
+use sqlx::{Acquire, PgConnection};
+use time::OffsetDateTime;
+
+use crate::agents::writer::plan::{self, Answer, Plan, Planned, dead_letter, last_live, rejected};
+use crate::agents::writer::{Outcome, Report, Writer};
+use crate::store;
+use crate::store::events::Event;
+use crate::store::heartbeats::Row;
+use crate::store::host_liveness::Seen;
+
+/// A bucket is summed 4 minutes after its end; from 2 minutes after it, a row for it is late.
+const LATE_AFTER: time::Duration = time::Duration::minutes(2);
+const BUCKET_S: i64 = 300;
+
+/// Stores `reports` in one transaction. `careful` finds the rows that can't be stored, one by one.
+pub(super) async fn flush(
+    writer: &Writer,
+    reports: &[Report],
+    careful: bool,
+) -> sqlx::Result<Vec<Outcome>> {
+    let now = writer.clock.now();
+    let mut transaction = writer.pool.begin().await?;
+    let streams = plan::streams(reports);
+    let locked = if streams.is_empty() {
+        Vec::new()
+    } else {
+        store::agent_streams::lock(&mut transaction, &streams, now).await?
+    };
+    let mut plan = plan::plan(reports, locked);
+    insert_heartbeats(writer, &mut transaction, &plan.heartbeats, now).await?;
+    if !plan.events.is_empty() {
+        insert_events(&mut transaction, &mut plan, reports, careful, now).await?;
+    }
+    finish_commands(&mut transaction, &plan, reports, now).await?;
+    store_facts(&mut transaction, &plan, now).await?;
+    if !plan.gaps.is_empty() {
+        store::gaps::insert(&mut transaction, &plan.gaps, now).await?;
+    }
+    for letter in &plan.dead {
+        store::dead_letters::insert(&mut transaction, letter, now).await?;
+    }
+    update_liveness(&mut transaction, &mut plan, reports).await?;
+    if !plan.streams.is_empty() {
+        let moved: Vec<_> = plan.streams.values().copied().collect();
+        let updated = store::agent_streams::update(&mut transaction, &moved).await?;
+        if updated != moved.len() as u64 {
+            return Err(sqlx::Error::RowNotFound);
+        }
+    }
+    transaction.commit().await?;
+    Ok(plan.answers.into_iter().map(Outcome::from).collect())
+}
+
+async fn insert_heartbeats(
+    writer: &Writer,
+    connection: &mut PgConnection,
+    rows: &[Row<'_>],
+    now: OffsetDateTime,
+) -> sqlx::Result<()> {
+    // Partitions are whole days; the oldest that is surely there begins with the day of this instant.
+    let oldest = (now - writer.heartbeats_kept).replace_time(time::Time::MIDNIGHT);
+    let (raw, late): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.at >= oldest);
+    if !raw.is_empty() {
+        store::heartbeats::insert(connection, &raw).await?;
+    }
+    for row in late {
+        store::rollups::add_late(connection, row).await?;
+    }
+    let dirty: BTreeSet<_> = raw
+        .iter()
+        .map(|row| {
+            (
+                row.host.0,
+                row.at.unix_timestamp().div_euclid(BUCKET_S) * BUCKET_S,
+            )
+        })
+        .filter(|(_, bucket)| bucket + BUCKET_S + LATE_AFTER.whole_seconds() < now.unix_timestamp())
+        .collect();
+    if !dirty.is_empty() {
+        let (hosts, buckets): (Vec<_>, Vec<_>) = dirty.into_iter().unzip();
+        let buckets: Vec<_> = buckets
+            .into_iter()
+            .flat_map(OffsetDateTime::from_unix_timestamp)
+            .collect();
+        store::rollups::mark_dirty(connection, &hosts, &buckets).await?;
+    }
+    Ok(())
+}
+
+async fn insert_events(
+    connection: &mut PgConnection,
+    plan: &mut Plan<'_>,
+    reports: &[Report],
+    careful: bool,
+    now: OffsetDateTime,
+) -> sqlx::Result<()> {
+    if !careful {
+        let events: Vec<&Event> = plan.events.iter().map(|planned| &planned.event).collect();
+        return store::events::insert(connection, &events, now)
+            .await
+            .map(drop);
+    }
+    let all: Vec<&Planned<'_>> = plan.events.iter().collect();
+    let mut refused = Vec::new();
+    let mut open = vec![all.as_slice()];
+    while let Some(some) = open.pop() {
+        let events: Vec<&Event> = some.iter().map(|planned| &planned.event).collect();
+        let mut savepoint = connection.begin().await?;
+        match store::events::insert(&mut savepoint, &events, now).await {
+            Ok(_) => savepoint.commit().await?,
+            Err(error) if super::kind(&error) == super::Failure::Data => {
+                savepoint.rollback().await?;
+                match some {
+                    [one] => refused.push((*one, error.to_string())),
+                    _ => open.extend([
+                        some.split_at(some.len() / 2).1,
+                        some.split_at(some.len() / 2).0,
+                    ]),
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    for (planned, error) in refused {
+        let Some(report) = reports.get(planned.report) else {
+            continue;
+        };
+        plan.dead
+            .push(dead_letter(report, planned.class, planned.record, &error));
+        if let Some(Answer::Ack(ack)) = plan.answers.get_mut(planned.report) {
+            ack.rejected
+                .push(rejected(planned.class, planned.record.seq, "not_storable"));
+        }
+    }
+    Ok(())
+}
+
+async fn finish_commands(
+    connection: &mut PgConnection,
+    plan: &Plan<'_>,
+    reports: &[Report],
+    now: OffsetDateTime,
+) -> sqlx::Result<()> {
+    let seen: BTreeSet<_> = reports
+        .iter()
+        .flat_map(|report| {
+            report
+                .batch
+                .commands_seen
+                .iter()
+                .map(|id| (report.host.0, id.0))
+        })
+        .collect();
+    if !seen.is_empty() {
+        let (hosts, commands): (Vec<_>, Vec<_>) = seen.into_iter().unzip();
+        store::commands::confirm(connection, &hosts, &commands, now).await?;
+    }
+    for (host, result) in &plan.results {
+        let outcome = serde_json::to_value(result.outcome).unwrap_or_default();
+        let outcome = outcome.as_str().unwrap_or("other");
+        let detail = result.detail.as_deref().map(store::storable);
+        store::commands::finish(
+            connection,
+            *host,
+            result.id,
+            outcome,
+            detail.as_deref(),
+            now,
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+async fn store_facts(
+    connection: &mut PgConnection,
+    plan: &Plan<'_>,
+    now: OffsetDateTime,
+) -> sqlx::Result<()> {
+    if plan.facts.is_empty() {
+        return Ok(());
+    }
+    let facts: Vec<_> = plan.facts.values().collect();
+    store::facts::upsert(connection, &facts, now).await?;
+    let hosts: BTreeSet<_> = facts.iter().map(|fact| fact.host.0).collect();
+    let hosts: Vec<_> = hosts.into_iter().collect();
+    let mut by_host: BTreeMap<HostId, Vec<(String, Digest)>> = BTreeMap::new();
+    for (host, key, hash) in store::facts::list_hashes(connection, &hosts).await? {
+        by_host.entry(host).or_default().push((key, hash));
+    }
+    let hashes: Vec<_> = by_host
+        .iter()
+        .map(|(host, facts)| {
+            (
+                *host,
+                Digest::of_set(facts.iter().map(|(key, hash)| (key.as_str(), *hash))),
+            )
+        })
+        .collect();
+    store::host_liveness::update_facts_hash(connection, &hashes).await?;
+    store::hosts::update_identity(connection, &hosts)
+        .await
+        .map(drop)
+}
+
+/// Moves the hosts' last seen; asks for facts that differ; notes clones.
+async fn update_liveness(
+    connection: &mut PgConnection,
+    plan: &mut Plan<'_>,
+    reports: &[Report],
+) -> sqlx::Result<()> {
+    let live = last_live(reports, &plan.answers);
+    let mut seen: Vec<Seen<'_>> = live.values().filter_map(|report| seen(report)).collect();
+    if seen.is_empty() {
+        return Ok(());
+    }
+    seen.sort_by_key(|seen| seen.host);
+    let rows = store::host_liveness::update_seen(connection, &seen).await?;
+    let stored: HashMap<_, _> = rows.iter().map(|row| (HostId(row.host_id), row)).collect();
+    for (report, answer) in reports.iter().zip(&mut plan.answers) {
+        let (Some(heartbeat), Answer::Ack(ack)) = (&report.batch.heartbeat, answer) else {
+            continue;
+        };
+        let stored = stored
+            .get(&report.host)
+            .and_then(|row| row.facts_hash.as_deref());
+        let stored = stored.and_then(Digest::from_slice);
+        if heartbeat.facts_hash.is_some() && heartbeat.facts_hash != stored {
+            ack.want_whole.push(WantWhole {
+                key: "facts".to_owned(),
+            });
+        }
+    }
+    let conflicts: Vec<Event> = rows
+        .iter()
+        .filter(|row| row.interleaved)
+        .filter_map(|row| {
+            let report = live.get(&HostId(row.host_id))?;
+            Some(Event {
+                host: report.host,
+                at: report.received_at,
+                claimed_at: report.received_at,
+                origin: None,
+                kind: "identity_conflict".to_owned(),
+                body: serde_json::json!({
+                    "instance": row.instance, "other_instance": row.previous_instance,
+                }),
+            })
+        })
+        .collect();
+    if let Some(received_at) = conflicts.first().map(|event| event.at) {
+        let conflicts: Vec<_> = conflicts.iter().collect();
+        store::events::insert(connection, &conflicts, received_at).await?;
+    }
+    Ok(())
+}
+
+fn seen(report: &Report) -> Option<Seen<'_>> {
+    let heartbeat = report.batch.heartbeat.as_ref()?;
+    Some(Seen {
+        host: report.host,
+        received_at: report.received_at,
+        instance: report.batch.instance,
+        boot_id: report.batch.boot_id,
+        skew_ms: report.skew_ms,
+        disk_used_ratio: store::heartbeats::disk_used_ratio(heartbeat),
+        heartbeat,
+    })
+}

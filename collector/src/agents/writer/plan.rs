@@ -1,0 +1,381 @@
+//! What a group of batches becomes: decided in memory, under the locks of its streams.
+
+use std::collections::{BTreeMap, HashMap};
+
+use infratrack_shared::ids::{HostId, InstanceId, StreamId};
+use infratrack_shared::time::UnixMillis;
+use infratrack_shared::wire::answer::{Ack, Cursor, Expected, Rejected, StateAck};
+use infratrack_shared::wire::batch::{Batch, Body, Class, Part, Record, StatePart};
+use infratrack_shared::wire::event::Event as Known;
+
+use uuid::Uuid;
+
+use crate::agents::arrival::{self, Effective};
+use crate::agents::cursor::{Decision, decide};
+use crate::agents::writer::{Outcome, Report};
+use crate::store::agent_streams::Stream;
+use crate::store::dead_letters::DeadLetter;
+use crate::store::events::Event;
+use crate::store::facts::Fact;
+use crate::store::gaps::Gap;
+use crate::store::heartbeats::Row;
+use crate::store::{storable, timestamp, unix_millis};
+
+/// Everything a flush stores, and the answers it gives once that is committed.
+#[derive(Debug, Default)]
+pub(super) struct Plan<'a> {
+    pub heartbeats: Vec<Row<'a>>,
+    pub events: Vec<Planned<'a>>,
+    pub results: Vec<(HostId, infratrack_shared::wire::event::CommandResult)>,
+    pub facts: BTreeMap<(HostId, String), Fact>,
+    pub gaps: Vec<Gap>,
+    pub dead: Vec<DeadLetter>,
+    pub streams: BTreeMap<(HostId, StreamId), Stream>,
+    /// For each report, in order.
+    pub answers: Vec<Answer>,
+}
+
+/// An event, and which report and record it is of, to say so should it be refused.
+#[derive(Debug)]
+pub(super) struct Planned<'a> {
+    pub event: Event,
+    pub report: usize,
+    pub class: Class,
+    pub record: &'a Record,
+}
+
+/// What a report is answered.
+#[derive(Clone, Debug)]
+pub(super) enum Answer {
+    Ack(Ack),
+    Forked,
+}
+
+impl From<Answer> for Outcome {
+    fn from(answer: Answer) -> Self {
+        match answer {
+            Answer::Ack(ack) => Self::Stored(ack),
+            Answer::Forked => Self::Forked,
+        }
+    }
+}
+
+/// How many rows a batch is, about.
+pub(super) fn rows(batch: &Batch) -> usize {
+    let records: usize = batch.parts.iter().map(|part| part.records.len()).sum();
+    1 + records + batch.state.len()
+}
+
+/// The streams whose rows the group moves or orders by.
+pub(super) fn streams(reports: &[Report]) -> Vec<(HostId, StreamId, InstanceId)> {
+    let moving = reports
+        .iter()
+        .filter(|r| !r.batch.parts.is_empty() || !r.batch.state.is_empty());
+    let unique: BTreeMap<_, _> = moving
+        .map(|r| ((r.host, r.batch.stream), r.batch.instance))
+        .collect();
+    unique
+        .into_iter()
+        .map(|((host, stream), instance)| (host, stream, instance))
+        .collect()
+}
+
+/// Decides the group, whose streams are `locked`.
+pub(super) fn plan(reports: &[Report], locked: Vec<Stream>) -> Plan<'_> {
+    let mut plan = Plan {
+        streams: locked
+            .into_iter()
+            .map(|row| ((row.host, row.stream), row))
+            .collect(),
+        ..Plan::default()
+    };
+    for (index, report) in reports.iter().enumerate() {
+        let answer = plan.report(index, report);
+        plan.answers.push(answer);
+    }
+    plan.heartbeats
+        .sort_by_key(|row| (row.host, row.at, row.heartbeat.stream, row.heartbeat.n));
+    plan.events.sort_by_key(|planned| planned.event.host);
+    plan.gaps
+        .sort_by_key(|gap| (gap.host, gap.stream, gap.class, gap.from_seq));
+    plan
+}
+
+impl<'a> Plan<'a> {
+    fn report(&mut self, index: usize, report: &'a Report) -> Answer {
+        let batch = &report.batch;
+        let mut decisions = Vec::new();
+        for part in &batch.parts {
+            let Some(row) = self.streams.get(&(report.host, batch.stream)) else {
+                continue;
+            };
+            let cursor = match part.class {
+                Class::Critical => row.critical,
+                Class::Beat => row.beat,
+            };
+            match decide(cursor, part) {
+                Decision::Forked => return Answer::Forked,
+                decision @ (Decision::Advance { .. } | Decision::Expected(_)) => {
+                    decisions.push((part, decision));
+                }
+            }
+        }
+        let mut ack = Ack {
+            server_time: unix_millis(report.received_at),
+            ..Ack::default()
+        };
+        for (part, decision) in decisions {
+            self.part(index, report, part, decision, &mut ack);
+        }
+        for state in &batch.state {
+            self.state(report, state, &mut ack);
+        }
+        if let Some(heartbeat) = &batch.heartbeat {
+            let effective = live(heartbeat.at, report);
+            self.heartbeats.push(row(report, heartbeat, effective));
+        }
+        Answer::Ack(ack)
+    }
+
+    fn part(
+        &mut self,
+        index: usize,
+        report: &'a Report,
+        part: &'a Part,
+        decision: Decision<'a>,
+        ack: &mut Ack,
+    ) {
+        let (class, stream) = (part.class, report.batch.stream);
+        let (records, lost, cursor) = match decision {
+            Decision::Advance {
+                records,
+                lost,
+                cursor,
+            } => (records, lost, cursor),
+            Decision::Expected(seq) => {
+                ack.expected.push(Expected { stream, class, seq });
+                return;
+            }
+            Decision::Forked => return,
+        };
+        for record in records {
+            self.record(index, report, class, record, ack);
+        }
+        self.gaps.extend(lost.into_iter().map(|lost| {
+            Gap {
+                host: report.host,
+                stream,
+                class,
+                from_seq: lost.from,
+                to_seq: lost.to,
+                reason: serde_json::to_value(lost.reason)
+                    .ok()
+                    .and_then(|reason| reason.as_str().map(str::to_owned))
+                    .unwrap_or_default(),
+            }
+        }));
+        if let Some(row) = self.streams.get_mut(&(report.host, stream)) {
+            match class {
+                Class::Critical => row.critical = cursor,
+                Class::Beat => row.beat = cursor,
+            }
+        }
+        ack.cursors.push(Cursor {
+            stream,
+            class,
+            acked_seq: cursor.seq,
+        });
+    }
+
+    fn record(
+        &mut self,
+        index: usize,
+        report: &'a Report,
+        class: Class,
+        record: &'a Record,
+        ack: &mut Ack,
+    ) {
+        let received_at = unix_millis(report.received_at);
+        let effective = arrival::effective(record.at, report.skew_ms, received_at);
+        let body = match &record.body {
+            Body::Heartbeat(heartbeat) => {
+                self.heartbeats.push(row(report, heartbeat, effective));
+                return;
+            }
+            Body::Event(body) => body,
+        };
+        let stream = report.batch.stream;
+        match Known::from_body(&record.kind, body) {
+            Ok(Known::CommandResult(result)) => self.results.push((report.host, result)),
+            Ok(_) => {}
+            Err(error) => {
+                self.dead
+                    .push(dead_letter(report, class, record, &describe(&error)));
+                ack.rejected
+                    .push(rejected(class, record.seq, "body_invalid"));
+                return;
+            }
+        }
+        let boot = record.boot_id.unwrap_or(report.batch.boot_id);
+        let event = Event {
+            host: report.host,
+            at: timestamp(effective.at),
+            claimed_at: timestamp(record.at),
+            origin: Some((stream, record.seq, boot, record.mono_ms)),
+            kind: record.kind.clone(),
+            body: json(body),
+        };
+        self.events.push(Planned {
+            event,
+            report: index,
+            class,
+            record,
+        });
+    }
+
+    fn state(&mut self, report: &Report, state: &StatePart, ack: &mut Ack) {
+        let Some(row) = self.streams.get(&(report.host, report.batch.stream)) else {
+            return;
+        };
+        if state.parts != 1 || state.base_hash.is_some() || state.key.contains('\0') {
+            ack.rejected.push(Rejected {
+                key: Some(state.key.clone()),
+                version: Some(state.version),
+                code: "state_parts_unsupported".to_owned(),
+                ..Rejected::default()
+            });
+            return;
+        }
+        let fact = Fact {
+            host: report.host,
+            key: state.key.clone(),
+            stream_ordinal: row.ordinal,
+            version: state.version,
+            hash: state.new_hash,
+            body: json(&state.body),
+        };
+        let newest = self
+            .facts
+            .entry((report.host, state.key.clone()))
+            .or_insert_with(|| fact.clone());
+        if (fact.stream_ordinal, fact.version) > (newest.stream_ordinal, newest.version) {
+            *newest = fact;
+        }
+        ack.state.push(StateAck {
+            key: state.key.clone(),
+            version: state.version,
+        });
+    }
+}
+
+/// A live heartbeat happened when it came: its claim only says where it stands within that.
+fn live(claimed: UnixMillis, report: &Report) -> Effective {
+    arrival::effective(claimed, report.skew_ms, unix_millis(report.received_at))
+}
+
+fn row<'a>(
+    report: &Report,
+    heartbeat: &'a infratrack_shared::wire::heartbeat::Heartbeat,
+    effective: Effective,
+) -> Row<'a> {
+    Row {
+        host: report.host,
+        at: timestamp(effective.at),
+        corrected: effective.corrected,
+        claimed_at: timestamp(heartbeat.at),
+        received_at: report.received_at,
+        heartbeat,
+    }
+}
+
+/// A record that is kept whole although it can't be stored as what it is.
+pub(super) fn dead_letter(
+    report: &Report,
+    class: Class,
+    record: &Record,
+    error: &str,
+) -> DeadLetter {
+    let body = match &record.body {
+        Body::Heartbeat(heartbeat) => infratrack_shared::codec::encode(heartbeat),
+        Body::Event(body) => infratrack_shared::codec::encode(body),
+    };
+    DeadLetter {
+        host: report.host,
+        stream: report.batch.stream,
+        class,
+        seq: record.seq,
+        kind: record.kind.clone(),
+        claimed_at: record.at,
+        error: error.to_owned(),
+        body: body.unwrap_or_default(),
+    }
+}
+
+/// What the agent is told of it.
+pub(super) fn rejected(class: Class, seq: u64, code: &str) -> Rejected {
+    Rejected {
+        class: Some(class),
+        seq: Some(seq),
+        code: code.to_owned(),
+        ..Rejected::default()
+    }
+}
+
+fn describe(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}
+
+/// A MessagePack value as JSON that Postgres takes: binaries as hexadecimal, those of 16 bytes (ids) as
+/// UUIDs, keys of maps as text.
+fn json(value: &rmpv::Value) -> serde_json::Value {
+    use serde_json::Value as Json;
+    match value {
+        rmpv::Value::Nil => Json::Null,
+        rmpv::Value::Boolean(value) => Json::Bool(*value),
+        rmpv::Value::Integer(value) => match (value.as_i64(), value.as_u64()) {
+            (Some(value), _) => value.into(),
+            (_, Some(value)) => value.into(),
+            _ => Json::Null,
+        },
+        rmpv::Value::F32(value) => f64::from(*value).into(),
+        rmpv::Value::F64(value) => (*value).into(),
+        rmpv::Value::String(text) => storable(&String::from_utf8_lossy(text.as_bytes())).into(),
+        rmpv::Value::Binary(bytes) | rmpv::Value::Ext(_, bytes) => match Uuid::from_slice(bytes) {
+            Ok(id) => id.to_string().into(),
+            Err(_) => hex::encode(bytes).into(),
+        },
+        rmpv::Value::Array(values) => values.iter().map(json).collect(),
+        rmpv::Value::Map(entries) => {
+            let name = |key: &rmpv::Value| {
+                let key = json(key);
+                key.as_str().map_or_else(|| key.to_string(), str::to_owned)
+            };
+            Json::Object(
+                entries
+                    .iter()
+                    .map(|(key, value)| (name(key), json(value)))
+                    .collect(),
+            )
+        }
+    }
+}
+
+/// The heartbeat that moves each host's liveness: the last live one of the group that was taken.
+pub(super) fn last_live<'a>(
+    reports: &'a [Report],
+    answers: &[Answer],
+) -> HashMap<HostId, &'a Report> {
+    let taken = reports
+        .iter()
+        .zip(answers)
+        .filter_map(|(report, answer)| match answer {
+            Answer::Ack(_) => Some(report),
+            Answer::Forked => None,
+        });
+    let live = taken.filter(|report| report.batch.heartbeat.is_some());
+    live.map(|report| (report.host, report)).collect()
+}

@@ -1,0 +1,9 @@
+//! What programs call: one file per resource.
+
+pub mod auth;
+pub mod commands;
+pub mod enroll_tokens;
+pub mod health;
+pub mod hosts;
+pub mod page;
+pub mod problem;

@@ -1,0 +1,109 @@
+//! The shared state of one collector process: what every listener and job works with.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use infratrack_shared::ids::CollectorId;
+use infratrack_shared::wire::answer::{Intervals, Policy};
+use serde_bytes::ByteBuf;
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use tokio::sync::watch;
+
+use crate::agents::certificates::Certificates;
+use crate::agents::commands::Answers;
+use crate::agents::rate::HostRates;
+use crate::agents::writer::Writers;
+use crate::ca::SharedCa;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::jobs::liveness::Silence;
+
+/// One collector's state.
+#[derive(Debug)]
+pub struct App {
+    pub id: CollectorId,
+    pub started_at: OffsetDateTime,
+    pub config: Config,
+    pub clock: Clock,
+    pub pool: PgPool,
+    pub ca: SharedCa,
+    pub answers: Arc<Answers>,
+    pub certificates: Certificates,
+    pub writers: Writers,
+    pub rates: HostRates,
+    /// The policy in force; its job replaces it.
+    pub policy: watch::Sender<Policy>,
+    /// When no collector was alive, to judge silence by.
+    pub silence: Silence,
+}
+
+impl App {
+    /// Puts the state together. Needs a tokio runtime: the writers start here.
+    pub fn new(config: Config, clock: Clock, pool: PgPool, ca: SharedCa) -> Arc<Self> {
+        let answers = Arc::new(Answers::default());
+        let certificates = Certificates::new(pool.clone(), clock.clone(), Arc::clone(&answers));
+        let writers = Writers::start(&pool, &clock, &config.ingest, &config.retention);
+        let ingest = &config.ingest;
+        let rates = HostRates::new(ingest.host_batches_per_second, ingest.host_batches_burst);
+        let policy = watch::Sender::new(default_policy(&config, &ca));
+        let silence = Silence::new(&config.liveness);
+        let (id, started_at) = (CollectorId::at(clock.unix_millis()), clock.now());
+        Arc::new(Self {
+            id,
+            started_at,
+            config,
+            clock,
+            pool,
+            ca,
+            answers,
+            certificates,
+            writers,
+            rates,
+            policy,
+            silence,
+        })
+    }
+
+    /// The addresses under which agents reach the collectors.
+    pub fn agent_endpoints(&self) -> Vec<String> {
+        match self.config.agents.endpoints.as_slice() {
+            [] => vec![reachable(self.config.agents.listen)],
+            endpoints => endpoints.to_vec(),
+        }
+    }
+
+    /// The address under which new hosts reach the collectors.
+    pub fn enroll_endpoint(&self) -> String {
+        match self.config.enroll.endpoint.as_str() {
+            "" => reachable(self.config.enroll.listen),
+            endpoint => endpoint.to_owned(),
+        }
+    }
+}
+
+/// Under what other machines reach an address that is listened on: where that is every address, the name
+/// of this machine.
+fn reachable(listen: SocketAddr) -> String {
+    match nix::unistd::gethostname() {
+        Ok(name) if listen.ip().is_unspecified() => {
+            format!("{}:{}", name.to_string_lossy(), listen.port())
+        }
+        _ => listen.to_string(),
+    }
+}
+
+/// What agents are asked where no operator said otherwise: version 1, so that every agent takes it.
+fn default_policy(config: &Config, ca: &SharedCa) -> Policy {
+    let millis =
+        |duration: std::time::Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
+    Policy {
+        version: 1,
+        intervals: Intervals {
+            heartbeat_ms: millis(config.agents.heartbeat_interval),
+            facts_ms: millis(config.agents.facts_interval),
+        },
+        trust_bundle: vec![ByteBuf::from(ca.root().to_vec())],
+        ..Policy::default()
+    }
+}

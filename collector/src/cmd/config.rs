@@ -1,0 +1,9 @@
+//! `infratrack-collector config`.
+
+use infratrack_collector::config::Config;
+
+/// Prints every setting with its value. There is no secret among them: secrets are files that are named.
+pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
+    super::print(toml::to_string_pretty(config)?.trim_end());
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! The subcommands, one file each.
+
+pub(crate) mod ca;
+pub(crate) mod config;
+pub(crate) mod demo;
+pub(crate) mod doctor;
+pub(crate) mod migrate;
+pub(crate) mod serve;
+pub(crate) mod token;
+
+use anyhow::Context;
+use infratrack_collector::config::Config;
+use infratrack_collector::postgres::PrivatePostgres;
+use sqlx::postgres::PgConnectOptions;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Says what went wrong, with its causes, once.
+#[expect(clippy::print_stderr, reason = "the command line's last words")]
+pub(crate) fn complain(error: &anyhow::Error) {
+    eprintln!("infratrack-collector: {error:#}");
+}
+
+/// Prints a result.
+#[expect(clippy::print_stdout, reason = "what the command was asked for")]
+pub(crate) fn print(text: &str) {
+    println!("{text}");
+}
+
+/// The configured database.
+pub(crate) fn configured_database(config: &Config) -> anyhow::Result<Option<PgConnectOptions>> {
+    let Some(url) = config.database_url()? else {
+        return Ok(None);
+    };
+    // The error of a bad URL may quote it, with the password.
+    let options = url
+        .parse()
+        .map_err(|_| anyhow::anyhow!("the database's URL is not valid"))?;
+    Ok(Some(options))
+}
+
+/// The database of this configuration: the configured one, or the private one, started.
+pub(crate) async fn database(
+    config: &Config,
+) -> anyhow::Result<(PgConnectOptions, Option<PrivatePostgres>)> {
+    if let Some(options) = configured_database(config)? {
+        return Ok((options, None));
+    }
+    let postgres = PrivatePostgres::start(&config.data_dir, &[])
+        .await
+        .context("cannot start the private Postgres")?;
+    Ok((postgres.connect_options(), Some(postgres)))
+}
+
+/// Waits for SIGTERM or SIGINT, or for the private Postgres to be beyond help.
+pub(crate) async fn asked_to_stop(postgres: Option<&mut PrivatePostgres>) -> anyhow::Result<()> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    let lost = async {
+        match postgres {
+            Some(postgres) => postgres.supervise().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = term.recv() => Ok(()),
+        _ = int.recv() => Ok(()),
+        error = lost => Err(error.into()),
+    }
+}

@@ -1,0 +1,318 @@
+//! The collector's configuration: `/etc/infratrack/collector.toml`, one struct a section.
+//!
+//! Secrets stand in files that this names, or in the environment; never in here.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// Everything that can be set. Every field has a default.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Keys of the CA, the private Postgres, blobs.
+    pub data_dir: PathBuf,
+    /// Names this fleet in certificates: `spiffe://<trust-domain>/host/…`.
+    pub trust_domain: String,
+    pub agents: Agents,
+    pub enroll: Enroll,
+    pub operators: Operators,
+    pub database: Database,
+    pub certificates: Certificates,
+    pub ingest: Ingest,
+    pub liveness: Liveness,
+    pub retention: Retention,
+}
+
+/// The listener for agents: mTLS, always.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Agents {
+    pub listen: SocketAddr,
+    /// `host:port` under which agents reach the collectors; empty: the address listened on, or this machine's name.
+    pub endpoints: Vec<String>,
+    /// Load balancers that send PROXY protocol v2; required from them, refused from others.
+    pub proxy_protocol_from: Vec<IpNet>,
+    /// Heartbeats that agents are asked for.
+    #[serde(with = "humantime_serde")]
+    pub heartbeat_interval: Duration,
+    #[serde(with = "humantime_serde")]
+    pub facts_interval: Duration,
+}
+
+/// The listener for first contact: TLS, pinned by the token.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Enroll {
+    pub listen: SocketAddr,
+    /// `host:port` under which new hosts reach it; empty: the address listened on, or this machine's name.
+    pub endpoint: String,
+    pub proxy_protocol_from: Vec<IpNet>,
+}
+
+/// The listener for people and programs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Operators {
+    pub listen: SocketAddr,
+    /// PEM; with `tls_key_file`, TLS is on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_certificate_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_key_file: Option<PathBuf>,
+    pub proxy_protocol_from: Vec<IpNet>,
+}
+
+/// Where rows go. Without a URL: a private Postgres below `data_dir`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Database {
+    /// A file whose content is `postgres://…`; else the environment's `DATABASE_URL`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url_file: Option<PathBuf>,
+    pub max_connections: u32,
+}
+
+/// What agents are given.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Certificates {
+    #[serde(with = "humantime_serde")]
+    pub lifetime: Duration,
+}
+
+/// How much may be under way.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ingest {
+    /// Writers, each with a connection and its share of the hosts.
+    pub writers: usize,
+    /// How long a writer waits for more before it commits.
+    #[serde(with = "humantime_serde")]
+    pub linger: Duration,
+    /// Rows that make a writer commit at once.
+    pub flush_rows: usize,
+    /// Requests that may wait for the writers.
+    pub queue_requests: usize,
+    /// Bytes of those requests, decoded.
+    pub queue_bytes: usize,
+    /// Batches a host may send a second.
+    pub host_batches_per_second: u32,
+    pub host_batches_burst: u32,
+    /// Connections to the agent listener.
+    pub connections: usize,
+}
+
+/// When silence is said to be what.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Liveness {
+    #[serde(with = "humantime_serde")]
+    pub late_after: Duration,
+    #[serde(with = "humantime_serde")]
+    pub offline_after: Duration,
+}
+
+/// How long rows are kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Raw heartbeats; whole days (UTC) go at once.
+    #[serde(with = "humantime_serde")]
+    pub heartbeats: Duration,
+    #[serde(with = "humantime_serde")]
+    pub heartbeats_5m: Duration,
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("/var/lib/infratrack-collector"),
+            trust_domain: "infratrack".to_owned(),
+            agents: Agents::default(),
+            enroll: Enroll::default(),
+            operators: Operators::default(),
+            database: Database::default(),
+            certificates: Certificates::default(),
+            ingest: Ingest::default(),
+            liveness: Liveness::default(),
+            retention: Retention::default(),
+        }
+    }
+}
+
+impl Default for Agents {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 8443)),
+            endpoints: Vec::new(),
+            proxy_protocol_from: Vec::new(),
+            heartbeat_interval: Duration::from_secs(30),
+            facts_interval: Duration::from_secs(600),
+        }
+    }
+}
+
+impl Default for Enroll {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 8444)),
+            endpoint: String::new(),
+            proxy_protocol_from: Vec::new(),
+        }
+    }
+}
+
+impl Default for Operators {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            tls_certificate_file: None,
+            tls_key_file: None,
+            proxy_protocol_from: Vec::new(),
+        }
+    }
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self {
+            url_file: None,
+            max_connections: 16,
+        }
+    }
+}
+
+impl Default for Certificates {
+    fn default() -> Self {
+        Self { lifetime: 30 * DAY }
+    }
+}
+
+impl Default for Ingest {
+    fn default() -> Self {
+        Self {
+            writers: 2,
+            linger: Duration::from_millis(5),
+            flush_rows: 1000,
+            queue_requests: 256,
+            queue_bytes: 64 * 1024 * 1024,
+            host_batches_per_second: 4,
+            host_batches_burst: 20,
+            connections: 20_000,
+        }
+    }
+}
+
+impl Default for Liveness {
+    fn default() -> Self {
+        Self {
+            late_after: Duration::from_secs(75),
+            offline_after: Duration::from_secs(120),
+        }
+    }
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            heartbeats: 2 * DAY,
+            heartbeats_5m: 90 * DAY,
+        }
+    }
+}
+
+impl Config {
+    /// Reads `path`; where nobody named it and it is not there, the defaults.
+    pub fn load(path: Option<&Path>) -> anyhow::Result<Self> {
+        let default = Path::new("/etc/infratrack/collector.toml");
+        let path = match path {
+            Some(path) => path,
+            None if default.exists() => default,
+            None => return Ok(Self::default()),
+        };
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the configuration {}", path.display()))?;
+        let config: Self = toml::from_str(&text)
+            .with_context(|| format!("{} is not a valid configuration", path.display()))?;
+        config
+            .check()
+            .with_context(|| format!("{} is not a valid configuration", path.display()))?;
+        Ok(config)
+    }
+
+    /// What a type alone can't say.
+    pub fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            infratrack_shared::spiffe::is_trust_domain(&self.trust_domain),
+            "trust_domain {:?} may have only lower-case letters, digits, '.', '-' and '_'",
+            self.trust_domain
+        );
+        anyhow::ensure!(
+            self.operators.tls_certificate_file.is_some() == self.operators.tls_key_file.is_some(),
+            "operators.tls_certificate_file and operators.tls_key_file go together"
+        );
+        anyhow::ensure!(
+            self.liveness.late_after < self.liveness.offline_after,
+            "liveness.late_after must be shorter than liveness.offline_after"
+        );
+        anyhow::ensure!(
+            (1..=64).contains(&self.ingest.writers),
+            "ingest.writers must be from 1 to 64"
+        );
+        for (name, kept) in [
+            ("heartbeats", self.retention.heartbeats),
+            ("heartbeats_5m", self.retention.heartbeats_5m),
+        ] {
+            anyhow::ensure!(
+                (DAY..=3650 * DAY).contains(&kept),
+                "retention.{name} must be from 1 day to 10 years"
+            );
+        }
+        anyhow::ensure!(
+            self.certificates.lifetime >= Duration::from_secs(600),
+            "certificates.lifetime must be at least 10 minutes"
+        );
+        Ok(())
+    }
+
+    /// The database's URL, from its file or the environment; `None`: a private Postgres.
+    pub fn database_url(&self) -> anyhow::Result<Option<String>> {
+        if let Some(path) = &self.database.url_file {
+            let url = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read database.url_file {}", path.display()))?;
+            return Ok(Some(url.trim().to_owned()));
+        }
+        Ok(std::env::var("DATABASE_URL")
+            .ok()
+            .filter(|url| !url.is_empty()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_survive_their_own_text() {
+        let text = toml::to_string(&Config::default()).expect("serializes");
+        let config: Config = toml::from_str(&text).expect("parses");
+        config.check().expect("valid");
+        assert_eq!(toml::to_string(&config).expect("serializes"), text);
+    }
+
+    #[test]
+    fn an_unknown_setting_is_named() {
+        let error = toml::from_str::<Config>("[ingest]\nwriter = 3\n").expect_err("unknown");
+        assert!(
+            error.to_string().contains("unknown field `writer`"),
+            "{error}"
+        );
+    }
+}

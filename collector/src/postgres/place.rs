@@ -1,0 +1,167 @@
+//! Where the cluster lies and whose it is.
+//!
+//! Postgres refuses to run as root: started by root, it runs as `postgres`, or as a user made for it, and
+//! its files lie where that user can reach them.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{Gid, Uid, User};
+use tokio::process::Command;
+
+use super::{PostgresError, run};
+
+/// The user that is made where there is no `postgres`.
+const MADE_USER: &str = "infratrack-postgres";
+/// Where a cluster goes whose data directory its user can't reach.
+const ELSEWHERE: &str = "/var/lib/infratrack";
+
+/// Where and as whom a server runs.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    dir: PathBuf,
+    pub(super) socket_dir: PathBuf,
+    /// The operating-system user that connects.
+    pub(super) collector_user: String,
+    /// Set where the collector runs as root.
+    run_as: Option<(Uid, Gid)>,
+}
+
+impl Place {
+    pub(super) fn cluster(&self) -> PathBuf {
+        self.dir.join("cluster")
+    }
+
+    pub(super) fn log(&self) -> PathBuf {
+        self.dir.join("postgres.log")
+    }
+
+    /// Lets `command` run as the cluster's user, in a directory it can reach. (With `uid` set, the standard
+    /// library drops root's supplementary groups.)
+    pub(super) fn run_as(&self, command: &mut std::process::Command) {
+        command
+            .current_dir("/")
+            .env_remove("PGDATA")
+            .env("LC_ALL", "C.UTF-8");
+        if let Some((uid, gid)) = self.run_as {
+            command.uid(uid.as_raw()).gid(gid.as_raw());
+        }
+    }
+}
+
+/// Makes the directories for the cluster of `data_dir`.
+pub(super) async fn prepare(data_dir: &Path) -> Result<Place, PostgresError> {
+    let file = |doing, path: &Path| {
+        let path = path.to_owned();
+        move |source| PostgresError::File {
+            doing,
+            path,
+            source,
+        }
+    };
+    fs::create_dir_all(data_dir).map_err(file("make", data_dir))?;
+    let data_dir = fs::canonicalize(data_dir).map_err(file("find", data_dir))?;
+    let me = Uid::effective();
+    let collector_user = name_of(me)?;
+    let run_as = if me.is_root() {
+        Some(server_user().await?)
+    } else {
+        None
+    };
+    let short = blake3::hash(data_dir.as_os_str().as_encoded_bytes()).to_hex();
+    let short = short.get(..12).unwrap_or_default();
+    let dir = match run_as {
+        Some((uid, gid)) if !reaches(&data_dir, uid, gid) => {
+            let elsewhere = Path::new(ELSEWHERE).join(format!("postgres-{short}"));
+            let note = data_dir.join("POSTGRES_IS_ELSEWHERE");
+            let text = format!(
+                "Postgres' user can't reach this folder; its files are in {}\n",
+                elsewhere.display()
+            );
+            fs::write(&note, text).map_err(file("write", &note))?;
+            elsewhere
+        }
+        _ => data_dir.join("postgres"),
+    };
+    // A socket's path has at most 107 bytes, so it can't follow the data directory.
+    let runtime = if me.is_root() {
+        PathBuf::from("/run")
+    } else {
+        std::env::temp_dir()
+    };
+    let socket_dir = runtime.join(format!("infratrack-pg-{short}"));
+    for path in [&dir, &socket_dir] {
+        fs::create_dir_all(path).map_err(file("make", path))?;
+        let owner = fs::symlink_metadata(path).map_err(file("look at", path))?;
+        let expected = run_as.map_or(me, |(uid, _)| uid).as_raw();
+        if !owner.is_dir() || ![expected, me.as_raw()].contains(&owner.uid()) {
+            let source = io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "it belongs to somebody else",
+            );
+            return Err(PostgresError::File {
+                doing: "use",
+                path: path.clone(),
+                source,
+            });
+        }
+        if let Some((uid, gid)) = run_as {
+            chown(path, Some(uid.as_raw()), Some(gid.as_raw())).map_err(file("give away", path))?;
+        }
+        fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(file("protect", path))?;
+    }
+    Ok(Place {
+        dir,
+        socket_dir,
+        collector_user,
+        run_as,
+    })
+}
+
+/// Whether every folder on the way lets the user through.
+fn reaches(path: &Path, uid: Uid, gid: Gid) -> bool {
+    path.ancestors().all(|folder| {
+        fs::metadata(folder).is_ok_and(|folder| {
+            let bit = match () {
+                () if folder.uid() == uid.as_raw() => 0o100,
+                () if folder.gid() == gid.as_raw() => 0o010,
+                () => 0o001,
+            };
+            folder.mode() & bit != 0
+        })
+    })
+}
+
+fn name_of(uid: Uid) -> Result<String, PostgresError> {
+    let user = User::from_uid(uid).map_err(|error| PostgresError::User(error.to_string()))?;
+    user.map(|user| user.name)
+        .ok_or_else(|| PostgresError::User(format!("uid {uid} has no name")))
+}
+
+async fn server_user() -> Result<(Uid, Gid), PostgresError> {
+    let find =
+        |name: &str| User::from_name(name).map_err(|error| PostgresError::User(error.to_string()));
+    if let Some(user) = find("postgres")? {
+        return Ok((user.uid, user.gid));
+    }
+    if find(MADE_USER)?.is_none() {
+        let mut useradd = Command::new("useradd");
+        useradd.args([
+            "--system",
+            "--user-group",
+            "--no-create-home",
+            "--home-dir",
+            "/nonexistent",
+        ]);
+        useradd.args(["--shell", "/usr/sbin/nologin", MADE_USER]);
+        run("useradd", useradd)
+            .await
+            .map_err(|error| PostgresError::User(error.to_string()))?;
+    }
+    let made = find(MADE_USER)?;
+    made.map(|user| (user.uid, user.gid))
+        .ok_or_else(|| PostgresError::User(format!("{MADE_USER} was made and is not there")))
+}

@@ -1,0 +1,277 @@
+//! One collector, from configuration to running listeners and back down in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::body::Body;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tower::ServiceExt;
+
+use crate::agents::service::{Agents, Enrollment};
+use crate::agents::tls::{self, ServerCertificate};
+use crate::app::App;
+use crate::ca::Ca;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::http::drain::{self, Drain, Drainer};
+use crate::http::{Handler, Limits, Listener, Peer, Stats, serve};
+use crate::jobs;
+use crate::roles;
+use crate::store::schema;
+
+/// Held answers are ended over this long.
+const SPREAD: Duration = Duration::from_secs(5);
+/// Steps of it.
+const STEPS: u32 = 20;
+/// What is left after this is cut.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// A running collector.
+#[derive(Debug)]
+pub struct Server {
+    pub app: Arc<App>,
+    pub addresses: Addresses,
+    drainer: Drainer,
+    jobs: JoinSet<()>,
+    listeners: JoinSet<()>,
+}
+
+/// The addresses really listened on.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    pub agents: SocketAddr,
+    pub enroll: SocketAddr,
+    pub operators: SocketAddr,
+}
+
+/// A pool with every time limit set.
+pub async fn connect(options: PgConnectOptions, config: &Config) -> anyhow::Result<PgPool> {
+    let options = options.application_name("infratrack-collector").options([
+        ("statement_timeout", "5s"),
+        ("lock_timeout", "2s"),
+        ("idle_in_transaction_session_timeout", "10s"),
+        ("timezone", "UTC"),
+    ]);
+    PgPoolOptions::new()
+        .max_connections(config.database.max_connections)
+        .acquire_timeout(Duration::from_secs(2))
+        .connect_with(options)
+        .await
+        .context("cannot connect to the database")
+}
+
+/// Brings the database to this release, without the time limits of requests.
+pub async fn migrate(options: PgConnectOptions) -> anyhow::Result<()> {
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(Duration::from_secs(30))
+        .connect_with(options.options([("timezone", "UTC"), ("lock_timeout", "30s")]))
+        .await
+        .context("cannot connect to the database")?;
+    let migrated = schema::migrate(&pool)
+        .await
+        .context("cannot migrate the database");
+    pool.close().await;
+    migrated
+}
+
+impl Server {
+    /// Starts a collector over a migrated database.
+    pub async fn start(mut config: Config, clock: Clock, pool: PgPool) -> anyhow::Result<Self> {
+        let ca_dir = config.data_dir.join("ca");
+        let ca = Arc::new(Ca::open_or_create(
+            &ca_dir,
+            &config.trust_domain,
+            clock.now(),
+        )?);
+        let certificate = ServerCertificate::issue(&ca, clock.now())?;
+        let agents = bind(config.agents.listen).await?;
+        let enroll = bind(config.enroll.listen).await?;
+        let operators = bind(config.operators.listen).await?;
+        let addresses = Addresses {
+            agents: agents.local_addr()?,
+            enroll: enroll.local_addr()?,
+            operators: operators.local_addr()?,
+        };
+        // A port of 0 is any: from here on it is the one that was given.
+        config.agents.listen = addresses.agents;
+        config.enroll.listen = addresses.enroll;
+        config.operators.listen = addresses.operators;
+        let app = App::new(config, clock, pool, ca);
+        // Before the first batch: partitions to put it in, and the downtime that ends now.
+        jobs::partitions::run(Arc::clone(&app))
+            .await
+            .context("cannot prepare partitions")?;
+        jobs::alive::run(Arc::clone(&app))
+            .await
+            .context("cannot write to the database")?;
+        let (drainer, drain) = drain::channel();
+        let sockets = Sockets {
+            agents,
+            enroll,
+            operators,
+        };
+        let listeners = listen(&app, sockets, &certificate, &drain)?;
+        drop(drain);
+        let jobs = jobs::start(&app, certificate);
+        Ok(Self {
+            app,
+            addresses,
+            drainer,
+            jobs,
+            listeners,
+        })
+    }
+
+    /// Stops in order: no new connections, held answers ended one after another, then the rest.
+    pub async fn stop(mut self) {
+        self.drainer.begin();
+        let answers = &self.app.answers;
+        let share = answers.held_count().div_ceil(STEPS as usize).max(1);
+        let within_ms = u32::try_from(SPREAD.as_millis()).unwrap_or(u32::MAX);
+        while answers.held_count() > 0 && answers.go_away(share, within_ms) > 0 {
+            tokio::time::sleep(SPREAD / STEPS).await;
+        }
+        self.listeners.join_all().await;
+        if !self.drainer.finish(DRAIN).await {
+            tracing::warn!("connections were cut at the end of the drain");
+        }
+        if let Err(error) = jobs::alive::stopped(&self.app).await {
+            tracing::warn!(%error, "the last sign of life was not written");
+        }
+        self.jobs.shutdown().await;
+        self.app.pool.close().await;
+    }
+}
+
+struct Sockets {
+    agents: TcpListener,
+    enroll: TcpListener,
+    operators: TcpListener,
+}
+
+fn listen(
+    app: &Arc<App>,
+    sockets: Sockets,
+    certificate: &Arc<ServerCertificate>,
+    drain: &Drain,
+) -> anyhow::Result<JoinSet<()>> {
+    let config = &app.config;
+    let mut listeners = JoinSet::new();
+    let tls = Arc::new(tls::mutual(&app.ca, Arc::clone(certificate))?);
+    let agents = listener("agents", Some(tls), &config.agents.proxy_protocol_from, app);
+    listeners.spawn(serve(
+        sockets.agents,
+        agents,
+        Agents(Arc::clone(app)),
+        drain.clone(),
+    ));
+    let tls = Arc::new(tls::server_only(Arc::clone(certificate))?);
+    let enroll = listener("enroll", Some(tls), &config.enroll.proxy_protocol_from, app);
+    listeners.spawn(serve(
+        sockets.enroll,
+        enroll,
+        Enrollment(Arc::clone(app)),
+        drain.clone(),
+    ));
+    let tls = operators_tls(config)?;
+    let operators = listener("operators", tls, &config.operators.proxy_protocol_from, app);
+    let router = Operators(roles::router(Arc::clone(app)));
+    listeners.spawn(serve(sockets.operators, operators, router, drain.clone()));
+    Ok(listeners)
+}
+
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}"))
+}
+
+fn listener(
+    name: &'static str,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    proxy_from: &[ipnet::IpNet],
+    app: &App,
+) -> Listener {
+    let limits = Limits {
+        connections: app.config.ingest.connections,
+        ..Limits::default()
+    };
+    Listener {
+        name,
+        tls,
+        proxy_from: proxy_from.to_vec(),
+        limits,
+        stats: Arc::new(Stats::default()),
+    }
+}
+
+fn operators_tls(config: &Config) -> anyhow::Result<Option<Arc<rustls::ServerConfig>>> {
+    let operators = &config.operators;
+    let (Some(certificate), Some(key)) = (&operators.tls_certificate_file, &operators.tls_key_file)
+    else {
+        return Ok(None);
+    };
+    let chain: Vec<_> = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect)
+        .with_context(|| format!("cannot read {}", certificate.display()))?;
+    let key = PrivateKeyDer::from_pem_file(key)
+        .with_context(|| format!("cannot read {}", key.display()))?;
+    let mut tls = tls::builder()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Some(Arc::new(tls)))
+}
+
+/// The operators' router on the one accept loop.
+#[derive(Clone)]
+struct Operators(axum::Router);
+
+impl Handler for Operators {
+    type Body = OperatorsBody;
+
+    async fn handle(&self, peer: Arc<Peer>, request: Request<Incoming>) -> Response<OperatorsBody> {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(peer);
+        let response = match self.0.clone().oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        };
+        response.map(OperatorsBody)
+    }
+}
+
+/// A router's body. Pages and documents are made whole before they are sent, so it can't fail half-way;
+/// were it to, the connection ends there.
+struct OperatorsBody(Body);
+
+impl http_body::Body for OperatorsBody {
+    type Data = bytes::Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
+        let frame = std::pin::Pin::new(&mut self.0).poll_frame(context);
+        frame.map(|frame| frame.and_then(|frame| frame.ok().map(Ok)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::Body::size_hint(&self.0)
+    }
+}

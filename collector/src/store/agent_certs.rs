@@ -1,0 +1,131 @@
+//! The positive list of issued certificates, and which of them are revoked.
+
+use infratrack_shared::ids::HostId;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+/// The channel on which collectors tell each other of a revocation; the payload is empty.
+pub const CHANNEL: &str = "infratrack_revocations";
+
+/// A certificate to enter in the list.
+#[derive(Clone, Debug)]
+pub struct NewCert<'a> {
+    pub serial: &'a [u8],
+    pub host: HostId,
+    pub spki_sha256: &'a [u8],
+    /// DER.
+    pub certificate: &'a [u8],
+    pub issued_at: OffsetDateTime,
+    pub not_after: OffsetDateTime,
+    pub token_id: Option<&'a str>,
+}
+
+/// A certificate of the list.
+#[derive(Clone, Debug)]
+pub struct CertRow {
+    pub host_id: uuid::Uuid,
+    pub certificate: Vec<u8>,
+    pub not_after: OffsetDateTime,
+    pub revoked_at: Option<OffsetDateTime>,
+}
+
+/// Enters a certificate.
+pub async fn insert(connection: &mut PgConnection, cert: &NewCert<'_>) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "insert into agent_certs (serial, host_id, spki_sha256, certificate, issued_at, not_after, token_id)
+         values ($1, $2, $3, $4, $5, $6, $7)",
+        cert.serial,
+        cert.host.0,
+        cert.spki_sha256,
+        cert.certificate,
+        cert.issued_at,
+        cert.not_after,
+        cert.token_id,
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// The certificate with this serial.
+pub async fn find(connection: &mut PgConnection, serial: &[u8]) -> sqlx::Result<Option<CertRow>> {
+    sqlx::query_as!(
+        CertRow,
+        "select host_id, certificate, not_after, revoked_at from agent_certs where serial = $1",
+        serial
+    )
+    .fetch_optional(connection)
+    .await
+}
+
+/// The newest certificate for a public key.
+pub async fn find_by_key(
+    connection: &mut PgConnection,
+    spki_sha256: &[u8],
+) -> sqlx::Result<Option<CertRow>> {
+    sqlx::query_as!(
+        CertRow,
+        "select host_id, certificate, not_after, revoked_at from agent_certs
+         where spki_sha256 = $1 order by issued_at desc limit 1",
+        spki_sha256
+    )
+    .fetch_optional(connection)
+    .await
+}
+
+/// Serials revoked since `since`, with their hosts.
+pub async fn list_revoked(
+    connection: &mut PgConnection,
+    since: OffsetDateTime,
+) -> sqlx::Result<Vec<(Vec<u8>, HostId)>> {
+    let rows = sqlx::query!(
+        "select serial, host_id from agent_certs where revoked_at >= $1",
+        since
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.serial, HostId(row.host_id)))
+        .collect())
+}
+
+/// Revokes every certificate of `host` that is not revoked yet.
+pub async fn revoke(
+    connection: &mut PgConnection,
+    host: HostId,
+    by: &str,
+    reason: &str,
+    now: OffsetDateTime,
+) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "update agent_certs set revoked_at = $2, revoked_by = $3, revoked_reason = $4
+         where host_id = $1 and revoked_at is null",
+        host.0,
+        now,
+        by,
+        reason,
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Tells every collector, when the transaction commits, to look for revocations.
+pub async fn notify_revoked(connection: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query!("select pg_notify($1, '')", CHANNEL)
+        .fetch_one(connection)
+        .await
+        .map(drop)
+}
+
+/// Removes certificates that expired before `before`.
+pub async fn delete_expired(
+    connection: &mut PgConnection,
+    before: OffsetDateTime,
+) -> sqlx::Result<u64> {
+    let done = sqlx::query!("delete from agent_certs where not_after < $1", before)
+        .execute(connection)
+        .await?;
+    Ok(done.rows_affected())
+}

@@ -1,0 +1,180 @@
+//! Enrollment tokens and what was done with them.
+
+use infratrack_shared::ids::HostId;
+use ipnet::IpNet;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// A token to make.
+#[derive(Clone, Debug)]
+pub struct NewToken<'a> {
+    pub token_id: &'a str,
+    pub secret_hash: &'a [u8],
+    pub expires_at: OffsetDateTime,
+    pub max_uses: i32,
+    pub cidr: Option<IpNet>,
+    pub hostname_pattern: Option<&'a str>,
+    pub tags: &'a [String],
+    pub host: Option<HostId>,
+    pub approval_required: bool,
+    pub created_by: &'a str,
+}
+
+/// A token, its row locked.
+#[derive(Clone, Debug)]
+pub struct TokenRow {
+    pub secret_hash: Vec<u8>,
+    pub expires_at: OffsetDateTime,
+    pub max_uses: i32,
+    pub uses: i32,
+    pub cidr: Option<IpNet>,
+    pub hostname_pattern: Option<String>,
+    pub tags: Vec<String>,
+    pub host_id: Option<Uuid>,
+    pub approval_required: bool,
+}
+
+/// What one key did with one token.
+#[derive(Clone, Debug)]
+pub struct EnrollmentRow {
+    pub approved_at: Option<OffsetDateTime>,
+    pub host_id: Option<Uuid>,
+}
+
+/// Who asks to enroll.
+#[derive(Clone, Copy, Debug)]
+pub struct Applicant<'a> {
+    pub token_id: &'a str,
+    pub spki_sha256: &'a [u8],
+    pub hostname: &'a str,
+    pub machine_id: Option<&'a str>,
+    pub peer: IpNet,
+}
+
+/// Makes a token.
+pub async fn insert(
+    connection: &mut PgConnection,
+    token: &NewToken<'_>,
+    now: OffsetDateTime,
+) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "insert into enroll_tokens (token_id, secret_hash, created_at, expires_at, max_uses, cidr,
+             hostname_pattern, tags, host_id, approval_required, created_by)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        token.token_id,
+        token.secret_hash,
+        now,
+        token.expires_at,
+        token.max_uses,
+        token.cidr as Option<IpNet>,
+        token.hostname_pattern,
+        token.tags,
+        token.host.map(|host| host.0),
+        token.approval_required,
+        token.created_by,
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Finds a token and locks its row, so that its uses are counted one after another.
+pub async fn find_for_update(
+    connection: &mut PgConnection,
+    token_id: &str,
+) -> sqlx::Result<Option<TokenRow>> {
+    sqlx::query_as!(
+        TokenRow,
+        r#"select secret_hash, expires_at, max_uses, uses, cidr as "cidr: IpNet", hostname_pattern, tags,
+             host_id, approval_required
+         from enroll_tokens where token_id = $1 for update"#,
+        token_id,
+    )
+    .fetch_optional(connection)
+    .await
+}
+
+/// What this key did with this token.
+pub async fn find_enrollment(
+    connection: &mut PgConnection,
+    token_id: &str,
+    spki_sha256: &[u8],
+) -> sqlx::Result<Option<EnrollmentRow>> {
+    sqlx::query_as!(
+        EnrollmentRow,
+        "select approved_at, host_id from enrollments where token_id = $1 and spki_sha256 = $2",
+        token_id,
+        spki_sha256,
+    )
+    .fetch_optional(connection)
+    .await
+}
+
+/// Enters a request: approved at once, or waiting for an operator.
+pub async fn insert_enrollment(
+    connection: &mut PgConnection,
+    applicant: &Applicant<'_>,
+    approved: bool,
+    now: OffsetDateTime,
+) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "insert into enrollments (token_id, spki_sha256, hostname, machine_id, peer, asked_at, approved_at)
+         values ($1, $2, $3, $4, $5, $6::timestamptz, case when $7::bool then $6::timestamptz end)",
+        applicant.token_id,
+        applicant.spki_sha256,
+        applicant.hostname,
+        applicant.machine_id,
+        applicant.peer as IpNet,
+        now,
+        approved,
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Says which host the request became.
+pub async fn update_enrollment_host(
+    connection: &mut PgConnection,
+    token_id: &str,
+    spki_sha256: &[u8],
+    host: HostId,
+) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "update enrollments set host_id = $3 where token_id = $1 and spki_sha256 = $2",
+        token_id,
+        spki_sha256,
+        host.0,
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Counts one use of a token.
+pub async fn use_once(connection: &mut PgConnection, token_id: &str) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "update enroll_tokens set uses = uses + 1 where token_id = $1 and uses < max_uses",
+        token_id
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Approves every request that waits with this token.
+pub async fn approve(
+    connection: &mut PgConnection,
+    token_id: &str,
+    now: OffsetDateTime,
+) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "update enrollments set approved_at = $2 where token_id = $1 and approved_at is null",
+        token_id,
+        now,
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}

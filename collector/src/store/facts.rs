@@ -1,0 +1,106 @@
+//! What is: the newest version of each state key, and what it was before.
+
+use infratrack_shared::digest::Digest;
+use infratrack_shared::ids::HostId;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// One state version to store.
+#[derive(Clone, Debug)]
+pub struct Fact {
+    pub host: HostId,
+    pub key: String,
+    pub stream_ordinal: i64,
+    pub version: u64,
+    pub hash: Digest,
+    pub body: serde_json::Value,
+}
+
+/// A fact as it is shown.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct FactRow {
+    pub key: String,
+    pub body: serde_json::Value,
+    #[serde(with = "time::serde::rfc3339")]
+    pub changed_at: OffsetDateTime,
+}
+
+/// Stores the facts that are newer than what is there, and a change row for each that differs.
+/// Sorted by (host, key), without duplicates. Answers how many changes there were.
+pub async fn upsert(
+    connection: &mut PgConnection,
+    facts: &[&Fact],
+    now: OffsetDateTime,
+) -> sqlx::Result<u64> {
+    let hosts: Vec<_> = facts.iter().map(|fact| fact.host.0).collect();
+    let keys: Vec<_> = facts.iter().map(|fact| fact.key.clone()).collect();
+    let ordinals: Vec<_> = facts.iter().map(|fact| fact.stream_ordinal).collect();
+    let versions: Vec<_> = facts.iter().map(|fact| fact.version as i64).collect();
+    let hashes: Vec<_> = facts
+        .iter()
+        .map(|fact| fact.hash.as_bytes().to_vec())
+        .collect();
+    let bodies: Vec<_> = facts.iter().map(|fact| fact.body.clone()).collect();
+    let done = sqlx::query!(
+        "with incoming as (
+             select * from unnest($1::uuid[], $2::text[], $3::int8[], $4::int8[], $5::bytea[], $6::jsonb[])
+                 as i (host_id, key, stream_ordinal, version, hash, body)
+         ), old as (
+             select f.host_id, f.key, f.hash, f.body from facts f join incoming using (host_id, key)
+         ), stored as (
+             insert into facts (host_id, key, stream_ordinal, version, hash, body, changed_at)
+             select host_id, key, stream_ordinal, version, hash, body, $7 from incoming
+             on conflict (host_id, key) do update
+             set stream_ordinal = excluded.stream_ordinal, version = excluded.version,
+                 hash = excluded.hash, body = excluded.body,
+                 changed_at = case when facts.hash = excluded.hash then facts.changed_at
+                              else excluded.changed_at end
+             where (facts.stream_ordinal, facts.version) < (excluded.stream_ordinal, excluded.version)
+             returning host_id, key, hash, body
+         )
+         insert into fact_changes (host_id, changed_at, key, old_body, new_body)
+         select s.host_id, $7, s.key, o.body, s.body
+         from stored s left join old o using (host_id, key)
+         where o.hash is distinct from s.hash
+         on conflict (host_id, changed_at, key) do nothing",
+        &hosts,
+        &keys,
+        &ordinals,
+        &versions,
+        &hashes,
+        &bodies,
+        now,
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// The hash of every fact of `hosts`.
+pub async fn list_hashes(
+    connection: &mut PgConnection,
+    hosts: &[Uuid],
+) -> sqlx::Result<Vec<(HostId, String, Digest)>> {
+    let rows = sqlx::query!(
+        "select host_id, key, hash from facts where host_id = any($1) and key like 'facts.%'",
+        hosts,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| Some((HostId(row.host_id), row.key, Digest::from_slice(&row.hash)?)))
+        .collect())
+}
+
+/// All facts of a host, by key.
+pub async fn list(connection: &mut PgConnection, host: HostId) -> sqlx::Result<Vec<FactRow>> {
+    sqlx::query_as!(
+        FactRow,
+        "select key, body, changed_at from facts where host_id = $1 order by key",
+        host.0
+    )
+    .fetch_all(connection)
+    .await
+}

@@ -1,0 +1,51 @@
+//! All SQL, one file per table group; nothing else holds SQL.
+//!
+//! One function is one statement on `&mut PgConnection`: the caller owns the transaction. Bulk writes
+//! take their rows sorted by key, so that two writers cannot deadlock.
+
+pub mod agent_certs;
+pub mod agent_streams;
+pub mod api_tokens;
+pub mod collectors;
+pub mod commands;
+pub mod dead_letters;
+pub mod enroll_tokens;
+pub mod events;
+pub mod facts;
+pub mod gaps;
+pub mod heartbeats;
+pub mod host_liveness;
+pub mod hosts;
+pub mod locks;
+pub mod partitions;
+pub mod policies;
+pub mod rollups;
+pub mod schema;
+
+use infratrack_shared::time::UnixMillis;
+use time::OffsetDateTime;
+use time::macros::datetime;
+
+/// The instant as Postgres takes it. Out of its range: clamped to the year 1 or 9999.
+pub fn timestamp(at: UnixMillis) -> OffsetDateTime {
+    let nanos = i128::from(at.0) * 1_000_000;
+    let (first, last) = (
+        datetime!(0001-01-01 0:00 UTC),
+        datetime!(9999-12-31 23:59 UTC),
+    );
+    let nearest = if at.0 < 0 { first } else { last };
+    OffsetDateTime::from_unix_timestamp_nanos(nanos)
+        .unwrap_or(nearest)
+        .clamp(first, last)
+}
+
+/// The instant as the wire has it.
+pub fn unix_millis(at: OffsetDateTime) -> UnixMillis {
+    let millis = at.unix_timestamp_nanos() / 1_000_000;
+    UnixMillis(i64::try_from(millis).unwrap_or(i64::MAX))
+}
+
+/// Text as Postgres takes it: without NUL, for which U+FFFD stands.
+pub fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}

@@ -1,0 +1,10 @@
+//! What agents call.
+
+mod batch;
+mod commands;
+mod database;
+mod enroll;
+mod hostile;
+mod identity;
+mod reporter;
+mod state;

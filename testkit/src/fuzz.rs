@@ -1,0 +1,161 @@
+//! The bodies of the fuzz targets: what must hold for any bytes from outside.
+//!
+//! One place for two callers: `fuzz/` searches for bytes that break them, `testkit/tests/it/corpus.rs`
+//! replays the ones that are kept. Depends on `infratrack-shared` and `rmpv` alone, because `fuzz/`
+//! takes this file in by its path.
+
+use infratrack_shared::codec::{self, DecodeError, Limits};
+use infratrack_shared::compress;
+use infratrack_shared::limits;
+use infratrack_shared::token::EnrollToken;
+use infratrack_shared::wire::answer::Frame;
+use infratrack_shared::wire::batch::{Batch, Body};
+use infratrack_shared::wire::enroll::{EnrollRequest, RenewRequest};
+use infratrack_shared::wire::event::Event;
+use infratrack_shared::wire::frame::FrameReader;
+use infratrack_shared::wire::problem::Problem;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// What a target is run with: any bytes.
+pub type Target = fn(&[u8]);
+
+/// Every target by its name, which is that of its corpus and of its binary.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("batch", batch),
+    ("enroll_request", enroll_request),
+    ("frames", frames),
+    ("problem", problem),
+    ("renew_request", renew_request),
+    ("scan", scan),
+    ("token", token),
+    ("zstd", zstd),
+];
+
+/// A batch, and the events in it.
+pub fn batch(bytes: &[u8]) {
+    let Some(batch) = document::<Batch>(bytes, &Limits::default()) else {
+        return;
+    };
+    for record in batch.parts.iter().flat_map(|part| &part.records) {
+        let Body::Event(body) = &record.body else {
+            continue;
+        };
+        if let Ok(event) = Event::from_body(&record.kind, body) {
+            event.to_body().expect("what was decoded can be encoded");
+        }
+    }
+}
+
+/// An enrollment request.
+pub fn enroll_request(bytes: &[u8]) {
+    document::<EnrollRequest>(bytes, &Limits::bytes(limits::ENROLL_BYTES));
+}
+
+/// A renewal request.
+pub fn renew_request(bytes: &[u8]) {
+    document::<RenewRequest>(bytes, &Limits::bytes(limits::ENROLL_BYTES));
+}
+
+/// A problem document, as an agent reads it.
+pub fn problem(bytes: &[u8]) {
+    document::<Problem>(bytes, &Limits::bytes(limits::FRAME_BYTES));
+}
+
+/// An answer: the same frames come out, and the same error, however the bytes arrive. The first byte
+/// says in chunks of how many.
+pub fn frames(bytes: &[u8]) {
+    let Some((chunk, bytes)) = bytes.split_first() else {
+        return;
+    };
+    let whole = read_frames(bytes.chunks(bytes.len().max(1)));
+    let chunked = read_frames(bytes.chunks(usize::from(*chunk).max(1)));
+    assert_eq!(whole, chunked, "chunks of {chunk}");
+}
+
+/// But for limits, the walk accepts exactly what a decoder reads to the end.
+pub fn scan(bytes: &[u8]) {
+    let limits = Limits::default();
+    let checked = codec::check(bytes, &limits);
+    let mut rest = bytes;
+    let read = rmpv::decode::read_value_with_max_depth(&mut rest, 1_000).is_ok() && rest.is_empty();
+    match checked {
+        Ok(items) => {
+            assert!(items <= limits.items && items <= bytes.len());
+            assert!(read, "the walk accepts what no decoder reads");
+        }
+        Err(DecodeError::Truncated { .. } | DecodeError::Trailing { .. }) => {
+            assert!(!read, "the walk refuses what a decoder reads");
+        }
+        // rmpv reads the marker that is none as nil.
+        Err(
+            DecodeError::Reserved { .. }
+            | DecodeError::TooLarge { .. }
+            | DecodeError::TooManyItems { .. }
+            | DecodeError::TooDeep { .. }
+            | DecodeError::StringTooLong { .. },
+        ) => {}
+        Err(DecodeError::Shape(error)) => panic!("the walk knows no shapes: {error}"),
+    }
+}
+
+/// The text of an enrollment token: one that is read is the same after its text form.
+pub fn token(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    if let Ok(token) = text.parse::<EnrollToken>() {
+        assert_eq!(token.reveal(), text.trim());
+        assert_eq!(token.reveal().parse(), Ok(token.clone()));
+        let secret = text.trim().split('.').nth(1).unwrap_or_default();
+        assert!(!format!("{token:?}").contains(secret));
+    }
+}
+
+/// A compressed body: never more than the limit comes out.
+pub fn zstd(bytes: &[u8]) {
+    if let Ok(out) = compress::decompress(bytes, limits::BATCH_BYTES) {
+        assert!(out.len() <= limits::BATCH_BYTES);
+        if let Some(compressed) = compress::compress(&out) {
+            let again = compress::decompress(&compressed, limits::BATCH_BYTES);
+            assert!(again.is_ok_and(|again| again == out));
+        }
+    }
+}
+
+/// Decodes; what is decoded has one encoding, which decodes to the same.
+fn document<T: Serialize + DeserializeOwned>(bytes: &[u8], limits: &Limits) -> Option<T> {
+    let document: T = codec::decode(bytes, limits).ok()?;
+    let encoded = codec::encode(&document).expect("what was decoded can be encoded");
+    // A default that was left out is written, so the encoding may be over the limit that its source held.
+    let roomy = Limits {
+        bytes: usize::MAX,
+        items: usize::MAX,
+        ..*limits
+    };
+    let again: T = codec::decode(&encoded, &roomy).expect("what was encoded decodes");
+    let again = codec::encode(&again).expect("what was decoded can be encoded");
+    // Compared as bytes: NaN is equal to nothing.
+    assert!(encoded == again, "another document after the wire");
+    Some(document)
+}
+
+fn read_frames<'a>(chunks: impl Iterator<Item = &'a [u8]>) -> (Vec<Vec<u8>>, Option<String>) {
+    let mut reader = FrameReader::default();
+    let mut read = Vec::new();
+    for chunk in chunks {
+        reader.push(chunk);
+        loop {
+            match reader.next_frame() {
+                Ok(Some(frame)) => read.push(encoded(&frame)),
+                Ok(None) => break,
+                Err(error) => return (read, Some(error.to_string())),
+            }
+        }
+    }
+    (read, None)
+}
+
+fn encoded(frame: &Frame) -> Vec<u8> {
+    codec::encode(frame).expect("what was decoded can be encoded")
+}

@@ -1,0 +1,5 @@
+//! The testkit's own tests, and those that look at the whole repository.
+
+mod architecture;
+mod corpus;
+mod fleet;
