@@ -217,16 +217,21 @@ impl Fleet {
     /// Ends the heartbeats, sends what is queued for as long as `drain` allows, and reports. Fails where
     /// an agent could not go on; an agent that is not done in time is no failure.
     pub async fn stop(mut self) -> anyhow::Result<FleetReport> {
-        // The rates are those of the load, not of its end.
-        let elapsed = self.started.elapsed();
+        let loaded = self.stats();
         self.stop.send_replace(true);
         let deadline = Instant::now() + self.shared.config.drain;
         while let Ok(Some(done)) = tokio::time::timeout_at(deadline, self.tasks.join_next()).await {
             done.context("an agent panicked")??;
         }
         self.tasks.shutdown().await;
-        let counters = &self.shared.counters;
-        let stats = counters.snapshot(self.shared.config.count, elapsed);
+        // The rates are those of the load, not of its end.
+        let stats = Stats {
+            elapsed_s: loaded.elapsed_s,
+            requests_per_s: loaded.requests_per_s,
+            records_per_s: loaded.records_per_s,
+            heartbeats_per_s: loaded.heartbeats_per_s,
+            ..self.stats()
+        };
         let ledger = Ledger::read(&self.ledger)?;
         self.temporary.close().ok();
         Ok(FleetReport { stats, ledger })

@@ -24,7 +24,7 @@ pub(super) struct Worker {
     commands: mpsc::Sender<Command>,
 }
 
-type Work = Box<dyn FnOnce(&mut Queue) + Send>;
+type Work = Box<dyn FnOnce(&mut Queue, &Mutex<Status>) + Send>;
 
 enum Command {
     Append(Append),
@@ -67,9 +67,12 @@ impl Worker {
         work: impl FnOnce(&mut Queue) -> Result<T, BackendError> + Send + 'static,
     ) -> Result<T, SpoolError> {
         let (answer, answered) = oneshot::channel();
-        self.send(Command::Run(Box::new(move |queue| {
+        self.send(Command::Run(Box::new(move |queue, status| {
+            let done = work(queue);
+            // First: whoever has the answer sees what it changed.
+            publish(queue, status);
             // A caller that went away needs no answer.
-            let _ = answer.send(work(queue));
+            let _ = answer.send(done);
         })))
         .await?;
         Ok(answered.await.map_err(|_| SpoolError::Closed)??)
@@ -105,10 +108,7 @@ fn serve(mut queue: Queue, mut commands: mpsc::Receiver<Command>, status: &Mutex
                 }
                 append(&mut queue, group, status);
             }
-            Command::Run(work) => {
-                work(&mut queue);
-                publish(&mut queue, status);
-            }
+            Command::Run(work) => work(&mut queue, status),
             Command::Close(answer) => {
                 let closed = queue.close();
                 // The store is let go before the answer, so that the caller may open it again.

@@ -108,9 +108,7 @@ impl Agent {
                 () = tokio::time::sleep_until(wake) => {}
             }
             self.step().await?;
-            let usage = self.spool.usage();
-            let queued = usage.critical_records + usage.beat_records;
-            if self.stopping && self.due.is_none() && queued == 0 {
+            if self.stopping && self.due.is_none() && self.queued() == 0 {
                 break;
             }
         }
@@ -172,7 +170,13 @@ impl Agent {
         if self.held.take().is_some() {
             self.connection = None;
         }
-        self.next_backlog = Some(Instant::now());
+        self.next_backlog = (self.queued() > 0).then(Instant::now);
+    }
+
+    /// Records in the spool.
+    fn queued(&self) -> u64 {
+        let usage = self.spool.usage();
+        usage.critical_records + usage.beat_records
     }
 
     fn wake(&self) -> Instant {
@@ -321,12 +325,11 @@ impl Agent {
                 add(&counters.records_acknowledged, more);
             }
         }
-        let usage = self.spool.usage();
         for rejected in &ack.rejected {
             counters.error(format!("rejected {}", rejected.code));
         }
         self.shared.ledger.append(&items)?;
-        let more = had_records && usage.critical_records + usage.beat_records > 0;
+        let more = had_records && self.queued() > 0;
         self.next_backlog = more.then(|| Instant::now() + self.shared.config.pace);
         if !wait.is_zero() {
             self.held = Some(answer);
@@ -409,8 +412,7 @@ impl Agent {
 
     /// How long the next answer may be held: not with a backlog, never over the next heartbeat.
     fn wait(&self) -> Duration {
-        let usage = self.spool.usage();
-        if self.stopping || usage.critical_records + usage.beat_records > 100 {
+        if self.stopping || self.queued() > 100 {
             return Duration::ZERO;
         }
         let free = self
