@@ -109,16 +109,24 @@ async fn healthy(manifest: &Value) -> Value {
 }
 
 pub(crate) async fn kinds(manifest: &Value) -> Vec<String> {
+    received(manifest)
+        .await
+        .into_iter()
+        .map(|(kind, _)| kind)
+        .collect()
+}
+
+/// This machine's events: kind, and when the collector had it (RFC 3339, so that text compares as time).
+async fn received(manifest: &Value) -> Vec<(String, String)> {
     let path = format!(
         "/api/v1/hosts/{}/events",
         manifest["agent_host_id"].as_str().unwrap()
     );
     let events = get(manifest, &path).await.unwrap_or_default();
     let items = events["items"].as_array().cloned().unwrap_or_default();
-    items
-        .iter()
-        .filter_map(|event| Some(event["kind"].as_str()?.to_owned()))
-        .collect()
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let both = |event: &Value| Some((text(&event["kind"])?, text(&event["received_at"])?));
+    items.iter().filter_map(both).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,6 +164,27 @@ async fn the_demo_shows_this_machine_survives_a_kill_and_stops_in_order() {
         (starts == 2).then_some(())
     })
     .await;
+    // An agent that is asked to stop says so before it is gone; the demo starts it again.
+    let agent = std::fs::read_to_string(dir.path().join("agent/agent.pid")).unwrap();
+    kill(
+        Pid::from_raw(agent.trim().parse().unwrap()),
+        Signal::SIGTERM,
+    )
+    .unwrap();
+    let (stopped, started) = eventually("the agent's last words and its next start", || async {
+        let received = received(&second).await;
+        let at = |kind: &str| -> Vec<String> {
+            let of_kind = received.iter().filter(|(name, _)| name == kind);
+            of_kind.map(|(_, at)| at.clone()).collect()
+        };
+        let starts = at("agent_start");
+        (starts.len() == 3).then(|| (at("agent_stop").into_iter().max(), starts.into_iter().max()))
+    })
+    .await;
+    assert!(
+        stopped.is_some() && stopped < started,
+        "{stopped:?}, {started:?}"
+    );
     demo.signal(Signal::SIGINT);
     tokio::time::timeout(Duration::from_secs(30), async {
         assert!(demo.ended().await);
