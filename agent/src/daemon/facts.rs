@@ -7,15 +7,12 @@ use std::time::Duration;
 use infratrack_shared::codec::{self, Limits};
 use infratrack_shared::digest::Digest;
 use infratrack_shared::wire::answer::Ack;
-use infratrack_shared::wire::batch::StatePart;
+use infratrack_shared::wire::batch::{FACTS, StatePart};
 use tokio::time::Instant;
 
 use crate::collect::{Fact, FactSources, Root};
 use crate::reporter::{STATE_BYTES, STATE_ITEMS};
 use crate::spool::{Spool, SpoolError};
-
-/// The answer to a hash the collector does not have; `facts` stands for every fact.
-const ALL: &str = "facts";
 
 /// The facts and the versions under way.
 pub(super) struct Facts {
@@ -75,27 +72,33 @@ impl Facts {
         Ok(!self.pending.is_empty())
     }
 
-    /// Every fact is to be sent.
+    /// Every fact is to be sent, and the list of them: the collector may have one that is no more.
     pub(super) async fn want_all(&mut self, spool: &Spool) -> Result<(), SpoolError> {
         let keys: Vec<String> = self.known.keys().cloned().collect();
         for key in keys {
             self.want(&key, spool).await?;
         }
-        Ok(())
+        self.want(FACTS, spool).await
     }
 
     /// What is to be sent.
     pub(super) fn pending(&self) -> Vec<StatePart> {
         let part = |(key, version): (&String, &u64)| {
-            let fact = self.known.get(key)?;
+            let (new_hash, body) = if key == FACTS {
+                let keys = self.known.keys().map(|key| key.as_str().into());
+                (self.hash(), rmpv::Value::Array(keys.collect()))
+            } else {
+                let fact = self.known.get(key)?;
+                (fact.hash, fact.body.clone())
+            };
             Some(StatePart {
                 key: key.clone(),
                 version: *version,
                 base_hash: None,
-                new_hash: fact.hash,
+                new_hash,
                 part: 0,
                 parts: 1,
-                body: fact.body.clone(),
+                body,
             })
         };
         self.pending.iter().filter_map(part).collect()
@@ -134,12 +137,10 @@ impl Facts {
         // What is under way already explains the difference.
         if self.pending.is_empty() {
             for want in &ack.want_whole {
-                let keys = self
-                    .known
-                    .keys()
-                    .filter(|key| want.key == ALL || want.key == **key);
-                for key in keys.cloned().collect::<Vec<_>>() {
-                    self.want(&key, spool).await?;
+                if want.key == FACTS {
+                    self.want_all(spool).await?;
+                } else if self.known.contains_key(&want.key) {
+                    self.want(&want.key, spool).await?;
                 }
             }
         }

@@ -77,6 +77,35 @@ pub async fn upsert(
     Ok(done.rows_affected())
 }
 
+/// Deletes the facts that a newer list of `keys` leaves out, and adds a change row for each. Answers how
+/// many there were.
+pub async fn delete_unlisted(
+    connection: &mut PgConnection,
+    list: &Fact,
+    keys: &[String],
+    now: OffsetDateTime,
+) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "with gone as (
+             delete from facts
+             where host_id = $1 and key like 'facts.%' and key <> all($2)
+                   and (stream_ordinal, version) < ($3, $4)
+             returning key, body
+         )
+         insert into fact_changes (host_id, changed_at, key, old_body)
+         select $1, $5, key, body from gone
+         on conflict (host_id, changed_at, key) do nothing",
+        list.host.0,
+        keys,
+        list.stream_ordinal,
+        list.version as i64,
+        now,
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}
+
 /// The hash of every fact of `hosts`.
 pub async fn list_hashes(
     connection: &mut PgConnection,

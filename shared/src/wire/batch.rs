@@ -124,6 +124,10 @@ pub enum Body {
     Event(rmpv::Value),
 }
 
+/// The state key that lists every fact's key, as an array of text: facts that it leaves out are gone.
+/// In `want_whole` it asks for every fact and the list.
+pub const FACTS: &str = "facts";
+
 /// One part of one version of one state key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StatePart {

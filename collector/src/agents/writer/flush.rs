@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use infratrack_shared::digest::Digest;
 use infratrack_shared::ids::HostId;
 use infratrack_shared::wire::answer::WantWhole;
+use infratrack_shared::wire::batch::FACTS;
+use serde::Deserialize;
 use sqlx::{Acquire, PgConnection};
 use time::OffsetDateTime;
 
@@ -187,9 +189,15 @@ async fn store_facts(
     if plan.facts.is_empty() {
         return Ok(());
     }
-    let facts: Vec<_> = plan.facts.values().collect();
+    let (lists, facts): (Vec<_>, Vec<_>) = plan.facts.values().partition(|fact| fact.key == FACTS);
     store::facts::upsert(connection, &facts, now).await?;
-    let hosts: BTreeSet<_> = facts.iter().map(|fact| fact.host.0).collect();
+    for list in &lists {
+        // Anything but a list of texts leaves every fact in place.
+        if let Ok(keys) = Vec::deserialize(&list.body) {
+            store::facts::delete_unlisted(connection, list, &keys, now).await?;
+        }
+    }
+    let hosts: BTreeSet<_> = plan.facts.values().map(|fact| fact.host.0).collect();
     let hosts: Vec<_> = hosts.into_iter().collect();
     let mut by_host: BTreeMap<HostId, Vec<(String, Digest)>> = BTreeMap::new();
     for (host, key, hash) in store::facts::list_hashes(connection, &hosts).await? {
@@ -234,7 +242,7 @@ async fn update_liveness(
         let stored = stored.and_then(Digest::from_slice);
         if heartbeat.facts_hash.is_some() && heartbeat.facts_hash != stored {
             ack.want_whole.push(WantWhole {
-                key: "facts".to_owned(),
+                key: FACTS.to_owned(),
             });
         }
     }

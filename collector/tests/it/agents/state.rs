@@ -2,7 +2,7 @@
 
 use infratrack_shared::digest::Digest;
 use infratrack_shared::ids::StreamId;
-use infratrack_shared::wire::batch::StatePart;
+use infratrack_shared::wire::batch::{FACTS, StatePart};
 use serde_json::json;
 
 use crate::harness::{Collector, Host};
@@ -101,6 +101,52 @@ async fn a_heartbeat_with_another_hash_is_asked_for_the_whole() {
             .len(),
         1
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fact_that_the_list_leaves_out_is_gone_and_its_hash_agrees_again() {
+    let collector = Collector::start().await;
+    let host = collector.host().await;
+    let kept = fact("facts.os", 2, "a");
+    let mut batch = host.batch(&collector);
+    batch.state = vec![fact("facts.dropped", 1, "b"), kept.clone()];
+    host.send(&collector, &batch).await.unwrap();
+    let mut heartbeat = host.heartbeat(&collector);
+    heartbeat.facts_hash = Some(Digest::of_set([("facts.os", kept.new_hash)]));
+    batch.heartbeat = Some(heartbeat);
+    batch.state.clear();
+    let ack = host.send(&collector, &batch).await.unwrap();
+    assert_eq!(ack.want_whole[0].key, FACTS);
+    // An older list than the facts changes nothing, nor does what is no list.
+    for (version, body) in [
+        (1, rmpv::Value::Array(vec!["facts.os".into()])),
+        (8, "facts.os".into()),
+        (9, rmpv::Value::Array(vec!["facts.os".into()])),
+    ] {
+        assert_eq!(facts(&collector, &host).await.len(), 2);
+        batch.state = vec![StatePart {
+            body,
+            ..fact(FACTS, version, "")
+        }];
+        let ack = host.send(&collector, &batch).await.unwrap();
+        assert_eq!(ack.state[0].version, version);
+    }
+    assert_eq!(facts(&collector, &host).await, ["facts.os"]);
+    batch.state.clear();
+    let ack = host.send(&collector, &batch).await.unwrap();
+    assert!(ack.want_whole.is_empty());
+    let sql = "select count(*) from fact_changes where host_id = $1 and new_body is null";
+    assert_eq!(collector.count(sql, &host).await, 1);
+}
+
+async fn facts(collector: &Collector, host: &Host) -> Vec<String> {
+    let path = format!("/api/v1/hosts/{}/facts", host.id);
+    let facts = collector.get(&path).await;
+    let items = facts["items"].as_array().unwrap();
+    items
+        .iter()
+        .map(|fact| fact["key"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
