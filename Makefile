@@ -33,8 +33,10 @@ bench: deps-postgres ## Measure a release build with a simulated fleet
 	$(CARGO) build --release --locked --bin infratrack-collector --bin infratrack-agent --bin infratrack-fleet
 	$(TOOLS)/bench.sh
 
-soak: ## Long campaigns; so far the ignored tests of the agent
+soak: deps-postgres ## Long campaigns: faults, damage, power loss, by seed
+	$(CARGO) build --workspace --bins --locked --quiet
 	$(CARGO) test --release -p infratrack-agent --locked -- --include-ignored
+	$(CARGO) test --workspace --locked -- --ignored
 
 sqlx: deps-postgres ## Write collector/.sqlx anew, after a change of SQL
 	$(TOOLS)/sqlx-cache.sh write

@@ -44,8 +44,9 @@ enum Command {
     /// Make a token; it is shown once.
     #[command(subcommand)]
     Token(cmd::token::Token),
-    /// Print the configuration that is in effect.
-    Config,
+    /// The configuration.
+    #[command(subcommand)]
+    Config(cmd::config::Configuration),
     /// Check the configuration against reality.
     Doctor,
 }
@@ -71,7 +72,7 @@ async fn main() -> ExitCode {
         Command::Migrate => cmd::migrate::run(&config).await,
         Command::Ca => cmd::ca::run(&config),
         Command::Token(token) => cmd::token::run(&config, token).await,
-        Command::Config => cmd::config::run(&config),
+        Command::Config(cmd::config::Configuration::Show) => cmd::config::show(&config),
         Command::Doctor => cmd::doctor::run(&config).await,
     };
     match done {
