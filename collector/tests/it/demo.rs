@@ -38,6 +38,10 @@ impl Demo {
         kill(Pid::from_raw(self.process.id().cast_signed()), signal).unwrap();
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     pub(crate) async fn ended(mut self) -> bool {
         eventually("the demo to end", || {
             // A closure that looks again and again can't borrow the child mutably.

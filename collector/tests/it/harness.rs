@@ -1,5 +1,6 @@
 //! A collector on free ports over a database of its own, and hosts that talk to it with the agent's code.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -132,18 +133,7 @@ impl Collector {
         identity: &Identity,
         token: &EnrollToken,
     ) -> Result<HostId, EnrollError> {
-        let host = enroll::Host {
-            hostname: "test-host".to_owned(),
-            boot_id: BootId::random(),
-            machine_id: Some("0123456789abcdef0123456789abcdef".to_owned()),
-        };
-        enroll::enroll(
-            identity,
-            &self.server.addresses.enroll.to_string(),
-            token,
-            &host,
-        )
-        .await
+        enroll_at(self.server.addresses.enroll, identity, token).await
     }
 
     /// A request to the operators' listener.
@@ -195,6 +185,20 @@ impl Collector {
     }
 }
 
+/// Enrolls a test's host.
+pub(crate) async fn enroll_at(
+    address: SocketAddr,
+    identity: &Identity,
+    token: &EnrollToken,
+) -> Result<HostId, EnrollError> {
+    let host = enroll::Host {
+        hostname: "test-host".to_owned(),
+        boot_id: BootId::random(),
+        machine_id: Some("0123456789abcdef0123456789abcdef".to_owned()),
+    };
+    enroll::enroll(identity, &address.to_string(), token, &host).await
+}
+
 /// A host as a collector sees it: certificate, stream, counters.
 pub(crate) struct Host {
     pub(crate) id: HostId,
@@ -220,11 +224,16 @@ impl Host {
     }
 
     pub(crate) fn endpoint(&self, collector: &Collector) -> Endpoint {
+        self.endpoint_at(collector.server.addresses.agents)
+    }
+
+    /// The agents' listener of a collector, or of what stands before it.
+    pub(crate) fn endpoint_at(&self, address: SocketAddr) -> Endpoint {
         let collectors = self.identity.collectors().unwrap();
         let pair = self.identity.current().unwrap();
         let tls = tls::mutual(&self.identity.roots().unwrap(), pair).unwrap();
         Endpoint {
-            address: collector.server.addresses.agents.to_string(),
+            address: address.to_string(),
             name: tls::server_name(&collectors.trust_domain).unwrap(),
             tls: Arc::new(tls),
         }
@@ -236,12 +245,16 @@ impl Host {
 
     /// A batch with nothing in it.
     pub(crate) fn batch(&self, collector: &Collector) -> Batch {
+        self.batch_at(collector.clock.clock().unix_millis())
+    }
+
+    pub(crate) fn batch_at(&self, sent_at: UnixMillis) -> Batch {
         Batch {
             protocol: PROTOCOL,
             stream: self.stream,
             instance: self.instance,
             boot_id: self.boot_id,
-            sent_at: collector.clock.clock().unix_millis(),
+            sent_at,
             policy_version: 1,
             wait_ms: 0,
             commands_seen: Vec::new(),
@@ -275,11 +288,11 @@ impl Host {
     /// Sends bytes as they are; answers status and problem.
     pub(crate) async fn post(
         &self,
-        collector: &Collector,
+        address: SocketAddr,
         headers: &[(&str, &str)],
         body: Vec<u8>,
     ) -> (StatusCode, Problem) {
-        let endpoint = self.endpoint(collector);
+        let endpoint = self.endpoint_at(address);
         let stream = tokio::net::TcpStream::connect(&endpoint.address)
             .await
             .unwrap();
@@ -335,7 +348,10 @@ pub(crate) fn record(seq: u64, kind: &str, body: rmpv::Value, at: UnixMillis) ->
 
 /// A part with records of a kind nobody knows, with these numbers.
 pub(crate) fn part(collector: &Collector, seqs: &[u64]) -> Part {
-    let at = collector.clock.clock().unix_millis();
+    part_at(collector.clock.clock().unix_millis(), seqs)
+}
+
+pub(crate) fn part_at(at: UnixMillis, seqs: &[u64]) -> Part {
     Part {
         class: Class::Critical,
         first_seq: seqs.first().copied().unwrap_or(1),

@@ -66,7 +66,9 @@ async fn an_unknown_kind_is_kept_whole_and_an_unknown_field_is_ignored() {
         ));
     }
     let bytes = infratrack_shared::codec::encode(&value).unwrap();
-    let (status, _) = host.post(&collector, &[], bytes).await;
+    let (status, _) = host
+        .post(collector.server.addresses.agents, &[], bytes)
+        .await;
     assert_eq!(status, StatusCode::OK);
     let events = collector
         .get(&format!("/api/v1/hosts/{}/events", host.id))

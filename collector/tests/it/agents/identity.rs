@@ -8,10 +8,11 @@ use infratrack_agent::identity::Identity;
 use infratrack_agent::uplink::{Connection, UplinkError};
 use infratrack_shared::wire::enroll::{RenewRequest, RenewResponse};
 use infratrack_shared::wire::{PROTOCOL, path};
+use infratrack_testkit::proxy::{Fault, Proxy};
 use serde_bytes::ByteBuf;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::harness::{Collector, Host, refusal, send};
+use crate::harness::{Collector, Host, eventually, refusal, send};
 
 async fn renew(host: &Host, collector: &Collector) -> RenewResponse {
     let request = RenewRequest {
@@ -41,6 +42,41 @@ async fn a_lost_renewal_is_answered_again_and_both_pairs_work_until_one_is_promo
         .count("select count(*) from agent_certs where host_id = $1", &host)
         .await;
     assert_eq!(certs, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_whose_answer_is_cut_on_the_wire_is_answered_again_with_the_same_certificate() {
+    let collector = Collector::start().await;
+    let host = collector.host().await;
+    let proxy = Proxy::start(collector.server.addresses.agents)
+        .await
+        .unwrap();
+    let request = RenewRequest {
+        protocol: PROTOCOL,
+        csr: ByteBuf::from(host.identity.request().unwrap()),
+    };
+    let certs = "select count(*) from agent_certs where host_id = $1";
+    for _ in 0..10 {
+        proxy.set(Fault::None);
+        let endpoint = host.endpoint_at(proxy.address());
+        let mut connection = Connection::open(&endpoint).await.unwrap();
+        proxy.set(Fault::Truncate(0));
+        let cut: Result<(_, RenewResponse), _> = connection.call(path::RENEW, &request).await;
+        assert!(matches!(cut, Err(UplinkError::Broken(_))), "{cut:?}");
+        let issued = eventually("the certificate", || async {
+            let count = collector.count(certs, &host).await;
+            (count > 1).then_some(count)
+        });
+        assert_eq!(issued.await, 2);
+    }
+    assert!(proxy.fired() >= 10);
+    let renewed = renew(&host, &collector).await;
+    host.identity.store_next(&renewed.chain).unwrap();
+    host.identity.promote_next().unwrap();
+    host.send(&collector, &host.batch(&collector))
+        .await
+        .unwrap();
+    assert_eq!(collector.count(certs, &host).await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
