@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use std::{io, mem, thread};
+use std::{io, thread};
 
 use ::sled::{Batch, Db, Error, Mode};
 use bytes::Bytes;
@@ -212,10 +212,9 @@ impl Backend for Disk {
     }
 
     fn sync(&mut self) -> Result<(), BackendError> {
-        let dir = mem::take(&mut self.dir);
-        let synced = self.with(|open| open.sync(&dir));
-        self.dir = dir;
-        synced.map_err(|error| self.failed(error))?;
+        let dir = self.dir.clone();
+        self.with(|open| open.sync(&dir))
+            .map_err(|error| self.failed(error))?;
         if self.failures > 0 {
             self.failures = 0;
             if let Err(error) = files::hold_reserve(&self.root) {
@@ -320,5 +319,27 @@ fn convert(doing: &'static str, error: Error) -> BackendError {
         | Error::Unsupported(_)
         | Error::ReportableBug(_)
         | Error::Corruption { .. } => BackendError::Damaged(format!("{doing}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_is_opened_again_by_a_sync_is_the_same_store() {
+        let root = tempfile::tempdir().unwrap();
+        let lock = Arc::new(File::create(root.path().join("lock")).unwrap());
+        let mut disk = Disk::open(root.path(), 1, lock).unwrap();
+        let key = Key::value("kept");
+        let kept = Bytes::from_static(b"kept");
+        disk.apply(vec![(key.clone(), Some(kept.clone()))], None)
+            .unwrap();
+        disk.sync().unwrap();
+        disk.failed(BackendError::Full);
+        assert!(matches!(disk.sync(), Err(BackendError::Pausing)));
+        disk.open_at = None;
+        disk.sync().unwrap();
+        assert_eq!(disk.get(&key).unwrap(), Some(kept));
     }
 }
