@@ -17,6 +17,7 @@ use infratrack_shared::wire::{PROTOCOL, path};
 use thiserror::Error;
 
 use crate::clock::Clock;
+use crate::collect;
 use crate::spool::{Budget, NewRecord, Outgoing, Spool, SpoolError};
 use crate::uplink::{Answer, Connection, UplinkError};
 
@@ -171,6 +172,7 @@ impl Reporter {
             instance: self.instance,
             boot_id: self.boot_id,
             sent_at: self.clock.now(),
+            mono_ms: Some(collect::mono_ms()),
             policy_version: report.policy_version,
             wait_ms: u32::try_from(report.wait.as_millis())
                 .unwrap_or(limits::WAIT_MS)

@@ -11,8 +11,8 @@ pub struct Row<'a> {
     pub host: HostId,
     /// Effective time.
     pub at: OffsetDateTime,
-    /// `at` is not the host's own: the same heartbeat sent again may get another one.
-    pub corrected: bool,
+    /// The same heartbeat may be there under another `at`.
+    pub may_move: bool,
     pub claimed_at: OffsetDateTime,
     pub received_at: OffsetDateTime,
     pub heartbeat: &'a Heartbeat,
@@ -84,8 +84,8 @@ pub async fn insert(connection: &mut PgConnection, rows: &[&Row<'_>]) -> sqlx::R
                    memory_total_bytes, memory_available_bytes, swap_total_bytes, swap_used_bytes, disk_read,
                    disk_written, net_received, net_sent, uptime_s, process_count, failed_unit_count,
                    reboot_required, spool_critical, spool_beat, spool_size, agent_rss, agent_cpu,
-                   filesystems, unknown, corrected)
-         where not (corrected and exists (
+                   filesystems, unknown, may_move)
+         where not (may_move and exists (
              select from heartbeats h where h.host_id = i.host_id and h.stream = i.stream and h.n = i.n))
          on conflict do nothing",
         &rows.iter().map(|row| row.host.0).collect::<Vec<_>>(),
@@ -119,7 +119,7 @@ pub async fn insert(connection: &mut PgConnection, rows: &[&Row<'_>]) -> sqlx::R
         &rows.iter().map(|row| {
             (!row.heartbeat.unknown.is_empty()).then(|| json(&row.heartbeat.unknown))
         }).collect::<Vec<_>>() as &[Option<serde_json::Value>],
-        &rows.iter().map(|row| row.corrected).collect::<Vec<_>>(),
+        &rows.iter().map(|row| row.may_move).collect::<Vec<_>>(),
     )
     .execute(connection)
     .await?;

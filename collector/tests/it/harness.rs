@@ -255,6 +255,7 @@ impl Host {
             instance: self.instance,
             boot_id: self.boot_id,
             sent_at,
+            mono_ms: None,
             policy_version: 1,
             wait_ms: 0,
             commands_seen: Vec::new(),

@@ -23,6 +23,10 @@ pub struct Batch {
     pub boot_id: BootId,
     /// The agent's wall clock when it sent this, to measure its skew.
     pub sent_at: UnixMillis,
+    /// Milliseconds since the boot `boot_id` when it sent this: how old a record of the same boot is, whatever
+    /// the wall clock says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mono_ms: Option<u64>,
     /// The newest policy the agent has applied; 0 before the first.
     pub policy_version: u64,
     /// How long the collector may hold the answer for commands, in milliseconds.

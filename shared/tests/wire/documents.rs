@@ -57,6 +57,7 @@ pub(crate) fn batch_minimal() -> Batch {
         instance: instance(),
         boot_id: boot(),
         sent_at: NOW,
+        mono_ms: None,
         policy_version: 0,
         wait_ms: 0,
         commands_seen: Vec::new(),
@@ -68,6 +69,7 @@ pub(crate) fn batch_minimal() -> Batch {
 
 pub(crate) fn batch_full() -> Batch {
     Batch {
+        mono_ms: Some(86_400_456),
         policy_version: 4,
         wait_ms: 29_500,
         commands_seen: vec![CommandId(id(9)), CommandId(id(10))],

@@ -3,14 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use infratrack_shared::ids::{HostId, InstanceId, StreamId};
-use infratrack_shared::time::UnixMillis;
 use infratrack_shared::wire::answer::{Ack, Cursor, Expected, Rejected, StateAck};
 use infratrack_shared::wire::batch::{Batch, Body, Class, Part, Record, StatePart};
 use infratrack_shared::wire::event::Event as Known;
 
 use uuid::Uuid;
 
-use crate::agents::arrival::{self, Effective};
+use crate::agents::arrival::{self, Clocks, Effective};
 use crate::agents::cursor::{Decision, decide};
 use crate::agents::writer::{Outcome, Report};
 use crate::store::agent_streams::Stream;
@@ -131,7 +130,8 @@ impl<'a> Plan<'a> {
             self.state(report, state, &mut ack);
         }
         if let Some(heartbeat) = &batch.heartbeat {
-            let effective = live(heartbeat.at, report);
+            let mono_ms = Some(heartbeat.mono_ms);
+            let effective = arrival::effective(heartbeat.at, mono_ms, clocks(report));
             self.heartbeats.push(row(report, heartbeat, effective));
         }
         Answer::Ack(ack)
@@ -195,8 +195,8 @@ impl<'a> Plan<'a> {
         record: &'a Record,
         ack: &mut Ack,
     ) {
-        let received_at = unix_millis(report.received_at);
-        let effective = arrival::effective(record.at, report.skew_ms, received_at);
+        let mono_ms = record.boot_id.is_none().then_some(record.mono_ms);
+        let effective = arrival::effective(record.at, mono_ms, clocks(report));
         let body = match &record.body {
             Body::Heartbeat(heartbeat) => {
                 self.heartbeats.push(row(report, heartbeat, effective));
@@ -268,9 +268,12 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// A live heartbeat happened when it came: its claim only says where it stands within that.
-fn live(claimed: UnixMillis, report: &Report) -> Effective {
-    arrival::effective(claimed, report.skew_ms, unix_millis(report.received_at))
+fn clocks(report: &Report) -> Clocks {
+    Clocks {
+        received_at: unix_millis(report.received_at),
+        skew_ms: report.skew_ms,
+        mono_ms: report.batch.mono_ms,
+    }
 }
 
 fn row<'a>(
@@ -281,7 +284,7 @@ fn row<'a>(
     Row {
         host: report.host,
         at: timestamp(effective.at),
-        corrected: effective.corrected,
+        may_move: effective.may_move,
         claimed_at: timestamp(heartbeat.at),
         received_at: report.received_at,
         heartbeat,
