@@ -159,8 +159,6 @@ struct Shared {
     /// Permits for connections that are being opened.
     handshakes: Semaphore,
     next_unique: AtomicU64,
-    /// When the simulated hosts booted.
-    boot: Instant,
 }
 
 impl Fleet {
@@ -179,13 +177,12 @@ impl Fleet {
         );
         let members = enroll::members(&config, dir).await?;
         // Above those of any fleet that ran before on the same state; exact in JSON.
-        let first_unique = config.clock.now().0.unsigned_abs() * 1000;
+        let first_unique = Clock::system().now().0.unsigned_abs() * 1000;
         let shared = Arc::new(Shared {
             counters: Counters::default(),
             ledger: LedgerWriter::open(&ledger)?,
             handshakes: Semaphore::new(config.handshakes.max(1)),
             next_unique: AtomicU64::new(first_unique),
-            boot: Instant::now(),
             config: config.clone(),
         });
         let (stop, stopped) = watch::channel(false);

@@ -16,7 +16,7 @@ use infratrack_shared::ids::{HostId, StreamId};
 use infratrack_shared::wire::batch::Class;
 use serde::{Deserialize, Serialize};
 
-pub use verify::{Offenders, Verdict, verify};
+pub use verify::{Must, Offenders, Verdict, verify, verify_that};
 
 /// A heartbeat's or critical record's identity: host, stream, and `n` or `seq`.
 pub type Key = (HostId, StreamId, u64);
@@ -25,6 +25,13 @@ pub type Key = (HostId, StreamId, u64);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "item", rename_all = "snake_case")]
 pub enum Item {
+    /// Critical records are about to be put into a spool: killed now, they may be in it or not.
+    RecordsIntended {
+        host: HostId,
+        /// The first of their unique numbers.
+        first: u64,
+        count: u64,
+    },
     /// A critical record is in an agent's spool.
     RecordOffered {
         host: HostId,
@@ -95,6 +102,8 @@ pub struct Ledger {
     /// Whether each was acknowledged.
     pub heartbeats: BTreeMap<Key, bool>,
     pub rejected: HashSet<Key>,
+    /// The unique numbers of records that may have been put into a spool.
+    pub intended: HashSet<(HostId, u64)>,
     pub forked: HashSet<HostId>,
     acknowledged_to: HashMap<(HostId, StreamId), u64>,
 }
@@ -122,6 +131,10 @@ impl Ledger {
     /// Notes one item.
     pub fn add(&mut self, item: &Item) {
         match *item {
+            Item::RecordsIntended { host, first, count } => {
+                let uniques = first..first + count;
+                self.intended.extend(uniques.map(|unique| (host, unique)));
+            }
             Item::RecordOffered {
                 host,
                 stream,
@@ -129,6 +142,7 @@ impl Ledger {
                 unique,
                 ..
             } => {
+                self.intended.remove(&(host, unique));
                 self.records.insert((host, stream, seq), unique);
             }
             Item::HeartbeatOffered { host, stream, n } => {

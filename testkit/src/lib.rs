@@ -4,5 +4,7 @@ pub mod clock;
 pub mod fleet;
 pub mod fuzz;
 pub mod ledger;
+pub mod nemesis;
 pub mod postgres;
+pub mod process;
 pub mod proxy;

@@ -1,16 +1,16 @@
-//! A TCP proxy that breaks connections the way networks do, as a test tells it to.
+//! A proxy that breaks connections the way networks do, as a test tells it to.
 //!
 //! A fault holds for every connection, open ones too, until the next one is set. Each counts how often it
 //! really happened: a test that never hit its fault has shown nothing.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -36,6 +36,20 @@ pub enum Fault {
     Truncate(u64),
 }
 
+/// Where a proxy passes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Upstream {
+    Tcp(SocketAddr),
+    /// A unix socket's path: what comes in over TCP goes on over it.
+    Unix(PathBuf),
+}
+
+impl From<SocketAddr> for Upstream {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address)
+    }
+}
+
 /// A running proxy; ends when it is dropped.
 #[derive(Debug)]
 pub struct Proxy {
@@ -46,7 +60,7 @@ pub struct Proxy {
 
 #[derive(Debug)]
 struct Shared {
-    upstream: watch::Sender<SocketAddr>,
+    upstream: watch::Sender<Upstream>,
     fault: watch::Sender<Fault>,
     connections: AtomicU64,
     fired: AtomicU64,
@@ -54,11 +68,11 @@ struct Shared {
 
 impl Proxy {
     /// Listens on a free port of the loopback and passes to `upstream`.
-    pub async fn start(upstream: SocketAddr) -> std::io::Result<Self> {
+    pub async fn start(upstream: impl Into<Upstream>) -> std::io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
-            upstream: watch::Sender::new(upstream),
+            upstream: watch::Sender::new(upstream.into()),
             fault: watch::Sender::new(Fault::None),
             connections: AtomicU64::new(0),
             fired: AtomicU64::new(0),
@@ -82,8 +96,8 @@ impl Proxy {
     }
 
     /// Where new connections go from here on.
-    pub fn set_upstream(&self, upstream: SocketAddr) {
-        self.shared.upstream.send_replace(upstream);
+    pub fn set_upstream(&self, upstream: impl Into<Upstream>) {
+        self.shared.upstream.send_replace(upstream.into());
     }
 
     /// Connections taken so far.
@@ -116,32 +130,38 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
+type Read = Box<dyn AsyncRead + Send + Unpin>;
+type Write = Box<dyn AsyncWrite + Send + Unpin>;
+
 async fn connection(client: TcpStream, shared: Arc<Shared>) {
-    let upstream = *shared.upstream.borrow();
-    let Ok(server) = TcpStream::connect(upstream).await else {
+    let upstream = shared.upstream.borrow().clone();
+    let Ok((server_read, server_write)) = connect(upstream).await else {
         return;
     };
-    for stream in [&client, &server] {
-        stream.set_nodelay(true).ok();
-    }
+    whole_or_reset(&client);
     let (client_read, client_write) = client.into_split();
-    let (server_read, server_write) = server.into_split();
+    let up = pass(&shared, Box::new(client_read), server_write, false);
+    let down = pass(&shared, server_read, Box::new(client_write), true);
     tokio::select! {
-        () = both(&shared, (client_read, server_write), (server_read, client_write)) => {}
+        // Both ways have ended. What is dropped without an orderly end is reset.
+        _ = async { tokio::join!(up, down) } => {}
         () = until_reset(&shared) => {}
     }
 }
 
-/// Passes both ways until both have ended. Dropping the halves of a reset connection resets it: see
-/// [`until_reset`].
-async fn both(
-    shared: &Shared,
-    up: (OwnedReadHalf, OwnedWriteHalf),
-    down: (OwnedReadHalf, OwnedWriteHalf),
-) {
-    let up = pass(shared, up.0, up.1, false);
-    let down = pass(shared, down.0, down.1, true);
-    tokio::join!(up, down);
+async fn connect(upstream: Upstream) -> std::io::Result<(Read, Write)> {
+    match upstream {
+        Upstream::Tcp(address) => {
+            let stream = TcpStream::connect(address).await?;
+            whole_or_reset(&stream);
+            let (read, write) = stream.into_split();
+            Ok((Box::new(read), Box::new(write)))
+        }
+        Upstream::Unix(path) => {
+            let (read, write) = UnixStream::connect(path).await?.into_split();
+            Ok((Box::new(read), Box::new(write)))
+        }
+    }
 }
 
 async fn until_reset(shared: &Shared) {
@@ -151,15 +171,13 @@ async fn until_reset(shared: &Shared) {
     }
 }
 
-async fn pass(shared: &Shared, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, is_down: bool) {
+async fn pass(shared: &Shared, mut from: Read, mut to: Write, is_down: bool) {
     let mut fault = shared.fault.subscribe();
     let mut buffer = vec![0; CHUNK];
     let mut passed = 0;
-    // A connection that ends for any reason but an orderly one is reset.
-    reset(to.as_ref());
     while let Ok(length) = from.read(&mut buffer).await {
         let current = *fault.borrow_and_update();
-        if current != Fault::None {
+        if felt(current) {
             shared.fired.fetch_add(1, Ordering::Relaxed);
         }
         match current {
@@ -183,6 +201,7 @@ async fn pass(shared: &Shared, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, 
             Fault::Truncate(after) if is_down => {
                 passed += length as u64;
                 if passed > after {
+                    shared.fired.fetch_add(1, Ordering::Relaxed);
                     return;
                 }
             }
@@ -197,6 +216,20 @@ async fn pass(shared: &Shared, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, 
             return;
         }
     }
+}
+
+/// Whether what passes is late or lost: cut answers count where they are cut, refusals where they are made.
+fn felt(fault: Fault) -> bool {
+    match fault {
+        Fault::Delay(_) | Fault::Rate(_) | Fault::HalfOpen | Fault::Reset => true,
+        Fault::None | Fault::Refuse | Fault::Truncate(_) => false,
+    }
+}
+
+/// Every end but an orderly one is a reset; and nothing waits for more to send.
+fn whole_or_reset(stream: &TcpStream) {
+    stream.set_nodelay(true).ok();
+    reset(stream);
 }
 
 /// Has the connection reset when it is closed, instead of ended in order.

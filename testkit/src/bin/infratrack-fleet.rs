@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use infratrack_agent::clock::Clock;
 use infratrack_testkit::fleet::{Fleet, FleetConfig, Tokens};
 use infratrack_testkit::ledger::{self, Ledger};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -90,6 +91,9 @@ struct Run {
     /// What was offered and acknowledged; appended to
     #[arg(long)]
     ledger: Option<PathBuf>,
+    /// Milliseconds, in a file, that the hosts' wall clocks are ahead; looked at whenever they tell the time
+    #[arg(long)]
+    clock_file: Option<PathBuf>,
     /// The report as JSON
     #[arg(long)]
     json: bool,
@@ -166,6 +170,7 @@ async fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         seed: arguments.seed,
         state_dir: arguments.state_dir,
         ledger: arguments.ledger,
+        clock: arguments.clock_file.map_or_else(Clock::system, stepped),
         ..FleetConfig::new(agents, enroll, tokens)
     };
     let fleet = Fleet::start(config).await?;
@@ -193,6 +198,17 @@ async fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         print(&format!("memory      {rss} MiB at its peak"));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The system's clock, ahead by what the file says.
+fn stepped(path: PathBuf) -> Clock {
+    let system = Clock::system();
+    Clock::from_fn(move || {
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        system
+            .now()
+            .plus_millis(text.trim().parse().unwrap_or_default())
+    })
 }
 
 async fn verify(arguments: Verify) -> anyhow::Result<ExitCode> {

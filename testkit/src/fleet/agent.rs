@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use infratrack_agent::backoff::{self, Backoff};
+use infratrack_agent::collect;
 use infratrack_agent::reporter::{Report, ReportError, Reported, Reporter};
 use infratrack_agent::spool::{Budget, NewRecord, Spool, SpoolError};
 use infratrack_agent::uplink::{Answer, Connection, UplinkError};
@@ -113,9 +114,11 @@ impl Agent {
             }
         }
         match self.spool.close().await {
-            Ok(()) | Err(SpoolError::Closed) => Ok(()),
-            Err(error) => Err(error.into()),
+            Ok(()) | Err(SpoolError::Closed) => {}
+            // Of a disk that was full a moment ago: what it holds is judged by the tables.
+            Err(error) => tracing::warn!(%error, "the spool was not closed in order"),
         }
+        Ok(())
     }
 
     /// Puts `count` records into the spool, and into the ledger.
@@ -127,7 +130,12 @@ impl Agent {
             .shared
             .next_unique
             .fetch_add(count as u64, Ordering::Relaxed);
-        let (at, mono_ms) = (self.shared.config.clock.now(), self.mono_ms());
+        self.shared.ledger.append(&[Item::RecordsIntended {
+            host: self.member.host,
+            first,
+            count: count as u64,
+        }])?;
+        let (at, mono_ms) = (self.shared.config.clock.now(), collect::mono_ms());
         let record = |unique: u64| NewRecord {
             at,
             mono_ms,
@@ -141,7 +149,7 @@ impl Agent {
         let last = match self.spool.append(Class::Critical, records).await {
             Ok(last) => last,
             Err(error) => {
-                // None was taken, so none was offered.
+                // None was taken, or so it seems: nothing is promised of them.
                 tracing::warn!(%error, "records were not taken");
                 self.shared.counters.error("spool".to_owned());
                 return Ok(());
@@ -218,7 +226,7 @@ impl Agent {
             }
         };
         let at = self.shared.config.clock.now();
-        let mono_ms = self.mono_ms();
+        let mono_ms = collect::mono_ms();
         let heartbeat = self.host.heartbeat(id, at, mono_ms, self.spool.usage());
         add(&self.shared.counters.heartbeats_offered, 1);
         self.shared.ledger.append(&[Item::HeartbeatOffered {
@@ -419,10 +427,6 @@ impl Agent {
             .next_beat
             .saturating_duration_since(Instant::now() + HOLD_MARGIN);
         self.shared.config.wait.min(free)
-    }
-
-    fn mono_ms(&self) -> u64 {
-        u64::try_from(self.shared.boot.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }
 

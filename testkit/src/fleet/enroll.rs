@@ -12,6 +12,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use infratrack_agent::backoff;
+use infratrack_agent::collect::{self, Root};
 use infratrack_agent::enroll::{EnrollError, Host, enroll};
 use infratrack_agent::identity::Identity;
 use infratrack_agent::tls;
@@ -72,7 +73,8 @@ async fn member(
     let identity = Identity::open(dir)?;
     let host = Host {
         hostname: format!("fleet-{index:05}"),
-        boot_id: BootId::random(),
+        // That of this machine: a fleet that is started again has not booted.
+        boot_id: collect::boot_id(&Root::default())?,
         machine_id: None,
     };
     if !identity.is_enrolled() {

@@ -27,8 +27,10 @@ pub struct Verdict {
     pub heartbeats_offered: usize,
     pub heartbeats_acknowledged: usize,
     pub heartbeats_stored: usize,
-    /// Acknowledged records that the table of gaps says are lost: no violation, but never silent.
+    /// Offered records that the table of gaps says are lost: no violation, but never silent.
     pub records_declared_lost: usize,
+    /// Numbers of critical records in the table of gaps.
+    pub numbers_declared_lost: u64,
     /// By kind; empty where all is well.
     pub violations: BTreeMap<&'static str, Offenders>,
 }
@@ -45,6 +47,11 @@ impl Verdict {
     /// Whether every rule held.
     pub fn is_clean(&self) -> bool {
         self.violations.is_empty()
+    }
+
+    /// Whether every rule held and no critical record was given up either.
+    pub fn is_whole(&self) -> bool {
+        self.is_clean() && self.records_declared_lost == 0 && self.numbers_declared_lost == 0
     }
 
     fn blame(&mut self, rule: &'static str, who: impl FnOnce() -> String) {
@@ -85,8 +92,23 @@ impl fmt::Display for Verdict {
     }
 }
 
+/// What has to be in the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Must {
+    /// What was acknowledged: the fleet may have more.
+    Acknowledged,
+    /// Every record that a spool took: each has drained. Heartbeats that were acknowledged, but for those
+    /// that a failover lost: none is kept for that.
+    Drained { failed_over: bool },
+}
+
 /// Compares the tables with `ledger`.
 pub async fn verify(pool: &PgPool, ledger: &Ledger) -> anyhow::Result<Verdict> {
+    verify_that(pool, ledger, Must::Acknowledged).await
+}
+
+/// Compares the tables with `ledger`, by what must be in them.
+pub async fn verify_that(pool: &PgPool, ledger: &Ledger, must: Must) -> anyhow::Result<Verdict> {
     let mut verdict = Verdict {
         records_offered: ledger.records.len(),
         records_acknowledged: ledger.acknowledged_records(),
@@ -103,8 +125,8 @@ pub async fn verify(pool: &PgPool, ledger: &Ledger) -> anyhow::Result<Verdict> {
     }
     verdict.records_stored = events.len();
     verdict.heartbeats_stored = beats.len();
-    compare_events(&mut verdict, ledger, events, &gaps);
-    compare_heartbeats(&mut verdict, ledger, beats);
+    compare_events(&mut verdict, ledger, events, &gaps, must);
+    compare_heartbeats(&mut verdict, ledger, beats, must);
     Ok(verdict)
 }
 
@@ -172,8 +194,15 @@ fn key(row: &sqlx::postgres::PgRow) -> anyhow::Result<Key> {
     ))
 }
 
-fn compare_events(verdict: &mut Verdict, ledger: &Ledger, mut stored: Vec<Event>, gaps: &[Gap]) {
+fn compare_events(
+    verdict: &mut Verdict,
+    ledger: &Ledger,
+    mut stored: Vec<Event>,
+    gaps: &[Gap],
+    must: Must,
+) {
     stored.sort_unstable();
+    compare_gaps(verdict, &stored, gaps);
     let uniques: HashMap<(HostId, u64), Key> = ledger
         .records
         .iter()
@@ -181,8 +210,11 @@ fn compare_events(verdict: &mut Verdict, ledger: &Ledger, mut stored: Vec<Event>
         .collect();
     // What each stored row is, by the key it was offered under.
     let mut found = HashSet::new();
+    let mut found_intended = HashSet::new();
     let mut before: Option<Event> = None;
     for event in stored {
+        let intended = event.unique.map(|unique| (event.key.0, unique));
+        let intended = intended.filter(|intended| ledger.intended.contains(intended));
         let by_unique = event
             .unique
             .and_then(|unique| uniques.get(&(event.key.0, unique)));
@@ -199,6 +231,10 @@ fn compare_events(verdict: &mut Verdict, ledger: &Ledger, mut stored: Vec<Event>
                     name(offered, None)
                 )
             }),
+            None if intended.is_some_and(|intended| found_intended.insert(intended)) => {}
+            None if intended.is_some() => {
+                verdict.blame("event stored twice", || name(&event.key, event.unique));
+            }
             None => verdict.blame("event never offered", || name(&event.key, event.unique)),
         }
         if let Some(before) = before.replace(event)
@@ -215,20 +251,37 @@ fn compare_events(verdict: &mut Verdict, ledger: &Ledger, mut stored: Vec<Event>
         }
     }
     for (key, unique) in &ledger.records {
-        if found.contains(key) || ledger.rejected.contains(key) || !ledger.is_acknowledged(key) {
+        let acknowledged = ledger.is_acknowledged(key);
+        let required = acknowledged || must != Must::Acknowledged;
+        if found.contains(key) || ledger.rejected.contains(key) || !required {
             continue;
         }
-        let lost =
-            |gap: &&Gap| (gap.0, gap.1) == (key.0, key.1) && (gap.2..=gap.3).contains(&key.2);
-        if gaps.iter().any(|gap| lost(&gap)) {
+        if gaps.iter().any(|gap| covers(gap, key)) {
             verdict.records_declared_lost += 1;
-        } else {
+        } else if acknowledged {
             verdict.blame("acknowledged event missing", || name(key, Some(*unique)));
+        } else {
+            verdict.blame("accepted event missing", || name(key, Some(*unique)));
         }
     }
 }
 
-fn compare_heartbeats(verdict: &mut Verdict, ledger: &Ledger, stored: Vec<Key>) {
+/// What is said to be lost is not in the table as well. `stored` is sorted.
+fn compare_gaps(verdict: &mut Verdict, stored: &[Event], gaps: &[Gap]) {
+    for gap in gaps {
+        verdict.numbers_declared_lost += gap.3 + 1 - gap.2;
+        let first = stored.partition_point(|event| event.key < (gap.0, gap.1, gap.2));
+        if let Some(event) = stored.get(first).filter(|event| covers(gap, &event.key)) {
+            verdict.blame("gap over a stored event", || name(&event.key, event.unique));
+        }
+    }
+}
+
+fn covers(gap: &Gap, key: &Key) -> bool {
+    (gap.0, gap.1) == (key.0, key.1) && (gap.2..=gap.3).contains(&key.2)
+}
+
+fn compare_heartbeats(verdict: &mut Verdict, ledger: &Ledger, stored: Vec<Key>, must: Must) {
     let mut found = HashSet::new();
     for key in stored {
         if !ledger.heartbeats.contains_key(&key) {
@@ -237,6 +290,9 @@ fn compare_heartbeats(verdict: &mut Verdict, ledger: &Ledger, stored: Vec<Key>) 
         if !found.insert(key) {
             verdict.blame("heartbeat stored twice", || name(&key, None));
         }
+    }
+    if must == (Must::Drained { failed_over: true }) {
+        return;
     }
     for (key, acknowledged) in &ledger.heartbeats {
         if *acknowledged && !found.contains(key) {
@@ -289,7 +345,13 @@ mod tests {
             id,
             unique: Some(unique),
         });
-        compare_events(&mut verdict, ledger, stored.collect(), gaps);
+        compare_events(
+            &mut verdict,
+            ledger,
+            stored.collect(),
+            gaps,
+            Must::Acknowledged,
+        );
         let counts = verdict.violations.iter();
         counts
             .map(|(rule, offenders)| (*rule, offenders.count))
@@ -323,6 +385,35 @@ mod tests {
     }
 
     #[test]
+    fn a_drained_spool_owes_what_it_took_and_may_owe_what_it_was_about_to_take() {
+        let (host, stream) = (HostId::random(), StreamId::random());
+        let mut ledger = ledger(host, stream, 3, 2);
+        ledger.add(&Item::RecordsIntended {
+            host,
+            first: 1004,
+            count: 1,
+        });
+        let event = |seq: u64| Event {
+            key: (host, stream, seq),
+            id: seq.cast_signed(),
+            unique: Some(1000 + seq),
+        };
+        let judge = |seqs: &[u64], gaps: &[Gap]| {
+            let mut verdict = Verdict::default();
+            let stored = seqs.iter().map(|seq| event(*seq)).collect();
+            let must = Must::Drained { failed_over: false };
+            compare_events(&mut verdict, &ledger, stored, gaps, must);
+            verdict.violations.into_keys().collect::<Vec<_>>()
+        };
+        assert!(judge(&[1, 2, 3], &[]).is_empty());
+        assert!(judge(&[1, 2, 3, 4], &[]).is_empty());
+        assert_eq!(judge(&[1, 2], &[]), ["accepted event missing"]);
+        assert!(judge(&[1, 2], &[(host, stream, 3, 3)]).is_empty());
+        let gap = (host, stream, 2, 3);
+        assert_eq!(judge(&[1, 2, 3], &[gap]), ["gap over a stored event"]);
+    }
+
+    #[test]
     fn a_forked_host_is_known_by_its_unique_numbers() {
         let (host, stream) = (HostId::random(), StreamId::random());
         let mut ledger = ledger(host, stream, 2, 2);
@@ -345,9 +436,10 @@ mod tests {
         }
         let mut verdict = Verdict::default();
         let at = |n| (host, stream, n);
-        compare_heartbeats(&mut verdict, &ledger, vec![at(1), at(2), at(3)]);
+        let must = Must::Acknowledged;
+        compare_heartbeats(&mut verdict, &ledger, vec![at(1), at(2), at(3)], must);
         assert!(verdict.is_clean());
-        compare_heartbeats(&mut verdict, &ledger, vec![at(2), at(2), at(7)]);
+        compare_heartbeats(&mut verdict, &ledger, vec![at(2), at(2), at(7)], must);
         let rules: Vec<_> = verdict.violations.keys().copied().collect();
         let expected = [
             "acknowledged heartbeat missing",

@@ -1,0 +1,90 @@
+//! A child process that a test kills, pauses and starts again, and that ends with the test.
+
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::Context;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::time::Instant;
+
+/// Between two looks at a process.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// A running child; killed when it is dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+}
+
+impl Process {
+    /// Starts `command`; what it logs is appended to `log`, what it prints goes to `out`.
+    pub fn start(command: &mut Command, log: &Path, out: Stdio) -> anyhow::Result<Self> {
+        let program = command.get_program().to_owned();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(append(log)?);
+        let child = child
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        Ok(Self { child })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).ok();
+    }
+
+    /// SIGKILL; answers whether it was that which ended it.
+    pub async fn kill(&mut self) -> anyhow::Result<bool> {
+        use std::os::unix::process::ExitStatusExt;
+        self.signal(Signal::SIGKILL);
+        let status = self.ended(Duration::from_secs(10)).await?;
+        Ok(status.signal() == Some(Signal::SIGKILL as i32))
+    }
+
+    /// Waits for its end, at most for `limit`.
+    pub async fn ended(&mut self, limit: Duration) -> anyhow::Result<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            let pid = self.pid();
+            anyhow::ensure!(
+                Instant::now() < deadline,
+                "{pid} has not ended in {limit:?}"
+            );
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Whether it has ended, by itself or not.
+    pub fn has_ended(&mut self) -> anyhow::Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
+    /// The state of proc(5): `T` is stopped.
+    pub fn state(&self) -> Option<char> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).ok()?;
+        stat.rsplit_once(") ")?.1.chars().next()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn append(log: &Path) -> anyhow::Result<File> {
+    let file = OpenOptions::new().append(true).create(true).open(log);
+    file.with_context(|| format!("cannot open {}", log.display()))
+}
