@@ -37,6 +37,7 @@ soak: deps-postgres ## Long campaigns: faults, damage, power loss, by seed
 	$(CARGO) build --workspace --bins --locked --quiet
 	$(CARGO) test --release -p infratrack-agent --locked -- --include-ignored
 	$(CARGO) test --workspace --locked -- --ignored
+	$(TOOLS)/mutants.sh
 
 sqlx: deps-postgres ## Write collector/.sqlx anew, after a change of SQL
 	$(TOOLS)/sqlx-cache.sh write

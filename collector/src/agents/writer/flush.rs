@@ -7,7 +7,7 @@ use infratrack_shared::ids::HostId;
 use infratrack_shared::wire::answer::WantWhole;
 use infratrack_shared::wire::batch::FACTS;
 use serde::Deserialize;
-use sqlx::{Acquire, PgConnection};
+use sqlx::{Acquire, PgConnection, Postgres, Transaction};
 use time::OffsetDateTime;
 
 use crate::agents::writer::plan::{self, Answer, Plan, Planned, dead_letter, last_live, rejected};
@@ -56,8 +56,24 @@ pub(super) async fn flush(
             return Err(sqlx::Error::RowNotFound);
         }
     }
-    transaction.commit().await?;
+    commit(transaction).await?;
     Ok(plan.answers.into_iter().map(Outcome::from).collect())
+}
+
+#[cfg(not(feature = "mutant-ack-before-commit"))]
+async fn commit(transaction: Transaction<'static, Postgres>) -> sqlx::Result<()> {
+    transaction.commit().await
+}
+
+/// What the tests must notice: the answer leaves, the COMMIT may never come.
+#[cfg(feature = "mutant-ack-before-commit")]
+#[expect(clippy::unused_async, reason = "stands for the one above")]
+async fn commit(transaction: Transaction<'static, Postgres>) -> sqlx::Result<()> {
+    tokio::spawn(async move {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        drop(transaction.commit().await);
+    });
+    Ok(())
 }
 
 async fn insert_heartbeats(
