@@ -14,6 +14,7 @@ use crate::agents::certificates::Certificates;
 use crate::agents::commands::Answers;
 use crate::agents::rate::HostRates;
 use crate::agents::writer::Writers;
+use crate::blob::BlobStore;
 use crate::ca::SharedCa;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -28,6 +29,7 @@ pub struct App {
     pub clock: Clock,
     pub pool: PgPool,
     pub ca: SharedCa,
+    pub blob: BlobStore,
     pub answers: Arc<Answers>,
     pub certificates: Certificates,
     pub writers: Writers,
@@ -40,7 +42,13 @@ pub struct App {
 
 impl App {
     /// Puts the state together. Needs a tokio runtime: the writers start here.
-    pub fn new(config: Config, clock: Clock, pool: PgPool, ca: SharedCa) -> Arc<Self> {
+    pub fn new(
+        config: Config,
+        clock: Clock,
+        pool: PgPool,
+        ca: SharedCa,
+        blob: BlobStore,
+    ) -> Arc<Self> {
         let answers = Arc::new(Answers::default());
         let certificates = Certificates::new(pool.clone(), clock.clone(), Arc::clone(&answers));
         let writers = Writers::start(&pool, &clock, &config.ingest, &config.retention);
@@ -56,6 +64,7 @@ impl App {
             clock,
             pool,
             ca,
+            blob,
             answers,
             certificates,
             writers,

@@ -3,6 +3,7 @@
 pub mod agents;
 pub mod api;
 pub mod app;
+pub mod blob;
 pub mod ca;
 pub mod clock;
 pub mod config;

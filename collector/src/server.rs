@@ -19,6 +19,8 @@ use tower::ServiceExt;
 use crate::agents::service::{Agents, Enrollment};
 use crate::agents::tls::{self, ServerCertificate};
 use crate::app::App;
+use crate::blob::BlobStore;
+use crate::blob::dir::DirStore;
 use crate::ca::Ca;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -106,7 +108,8 @@ impl Server {
         config.agents.listen = addresses.agents;
         config.enroll.listen = addresses.enroll;
         config.operators.listen = addresses.operators;
-        let app = App::new(config, clock, pool, ca);
+        let blob = BlobStore::Dir(DirStore::open(&config.data_dir.join("blobs"))?);
+        let app = App::new(config, clock, pool, ca, blob);
         // Before the first batch: partitions to put it in, and the downtime that ends now.
         jobs::partitions::run(Arc::clone(&app))
             .await

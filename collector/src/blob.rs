@@ -1,0 +1,214 @@
+//! Objects that are too big for rows, or that must outlive the database: written once, never changed.
+//!
+//! An object is there whole or not at all, and once `put` has answered it survives power loss. A key names
+//! one content for ever: a second `put` of it changes nothing. [`dir`] is the store of a collector without
+//! S3; what calls this does not know which one it has.
+
+pub mod dir;
+
+use std::borrow::Cow;
+use std::io;
+use std::path::PathBuf;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::TryStreamExt;
+use futures_util::stream::{self, BoxStream};
+use thiserror::Error;
+
+use dir::DirStore;
+
+/// The longest key, in bytes: S3 takes 1024, of which a bucket may want a prefix.
+const KEY_BYTES: usize = 768;
+/// The longest part between two slashes, in bytes: `NAME_MAX` of Linux is 255.
+const PART_BYTES: usize = 200;
+
+/// Why an object was not stored, read or removed.
+#[derive(Debug, Error)]
+pub enum BlobError {
+    #[error("{0:?} is no key: parts of letters, digits, '-', '_' and '.', none beginning with '.'")]
+    Key(String),
+    #[error("cannot {doing} {}", path.display())]
+    File {
+        doing: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("the body of {key} broke off")]
+    Body { key: Key, source: io::Error },
+    #[error("the body of {key} has not the {announced} bytes that were announced")]
+    Length { key: Key, announced: u64 },
+    #[error("{key} has {size_bytes} bytes, more than the {limit} that are taken")]
+    TooLarge {
+        key: Key,
+        size_bytes: u64,
+        limit: usize,
+    },
+}
+
+/// The name of an object: parts between slashes, safe as a path and as a URL as it stands.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(Cow<'static, str>);
+
+impl Key {
+    /// Checks a name.
+    pub fn new(name: impl Into<Cow<'static, str>>) -> Result<Self, BlobError> {
+        let name = name.into();
+        let part = |part: &str| {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+            !part.is_empty()
+                && part.len() <= PART_BYTES
+                && !part.starts_with('.')
+                && part.bytes().all(plain)
+        };
+        if name.len() <= KEY_BYTES && name.split('/').all(part) {
+            Ok(Self(name))
+        } else {
+            Err(BlobError::Key(name.into_owned()))
+        }
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The bytes of an object as they come.
+pub type Body = BoxStream<'static, io::Result<Bytes>>;
+
+/// What `put` found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    Stored,
+    /// An object of this name was there before; it was left as it is.
+    Existed,
+}
+
+/// An object, to be read.
+pub struct Blob {
+    pub size_bytes: u64,
+    pub body: Body,
+}
+
+impl std::fmt::Debug for Blob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Blob({} bytes)", self.size_bytes)
+    }
+}
+
+/// An object in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub key: Key,
+    pub size_bytes: u64,
+}
+
+/// The objects of one fleet.
+#[derive(Debug)]
+pub enum BlobStore {
+    Dir(DirStore),
+}
+
+impl BlobStore {
+    /// Stores an object of exactly `size_bytes` where there is none of this name.
+    pub async fn put(&self, key: &Key, size_bytes: u64, body: Body) -> Result<Put, BlobError> {
+        match self {
+            Self::Dir(dir) => dir.put(key, size_bytes, body).await,
+        }
+    }
+
+    /// Stores an object that is at hand.
+    pub async fn put_bytes(&self, key: &Key, bytes: Bytes) -> Result<Put, BlobError> {
+        let size_bytes = bytes.len() as u64;
+        let body = stream::once(std::future::ready(Ok(bytes)));
+        self.put(key, size_bytes, Box::pin(body)).await
+    }
+
+    /// The object of this name.
+    pub async fn find(&self, key: &Key) -> Result<Option<Blob>, BlobError> {
+        match self {
+            Self::Dir(dir) => dir.find(key).await,
+        }
+    }
+
+    /// The object of this name, whole; one above `limit` bytes is an error.
+    pub async fn find_bytes(&self, key: &Key, limit: usize) -> Result<Option<Bytes>, BlobError> {
+        let Some(Blob { size_bytes, body }) = self.find(key).await? else {
+            return Ok(None);
+        };
+        if size_bytes > limit as u64 {
+            return Err(BlobError::TooLarge {
+                key: key.clone(),
+                size_bytes,
+                limit,
+            });
+        }
+        let bytes = body.try_fold(BytesMut::new(), |mut all, chunk| {
+            all.extend_from_slice(&chunk);
+            std::future::ready(Ok(all))
+        });
+        let bytes = bytes.await.map_err(|source| BlobError::Body {
+            key: key.clone(),
+            source,
+        })?;
+        Ok(Some(bytes.freeze()))
+    }
+
+    /// The first `limit` objects below `prefix` (a whole part or several) whose keys come after `after`,
+    /// in the order of their keys' bytes.
+    pub async fn list(
+        &self,
+        prefix: &Key,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, BlobError> {
+        match self {
+            Self::Dir(dir) => dir.list(prefix, after, limit).await,
+        }
+    }
+
+    /// Removes an object; `false` where there was none.
+    pub async fn delete(&self, key: &Key) -> Result<bool, BlobError> {
+        match self {
+            Self::Dir(dir) => dir.delete(key).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_cannot_leave_its_store_or_hide_in_it() {
+        for bad in [
+            "",
+            "/",
+            "a//b",
+            "/a",
+            "a/",
+            "..",
+            "a/../b",
+            "./a",
+            "a/.tmp",
+            "a\\b",
+            "a b",
+            "a\0b",
+            "ä",
+            "a/%2e%2e/b",
+        ] {
+            assert!(Key::new(bad).is_err(), "{bad:?}");
+        }
+        assert!(Key::new("a/".repeat(400) + "a").is_err());
+        assert!(Key::new("a".repeat(201)).is_err());
+        for good in ["a", "a/b-c_d.e/0F", "a..b"] {
+            assert_eq!(Key::new(good).expect("a key").as_str(), good);
+        }
+    }
+}
