@@ -15,6 +15,7 @@ use futures_util::TryStreamExt;
 use futures_util::stream::{self, BoxStream};
 use thiserror::Error;
 
+use crate::config::Config;
 use dir::DirStore;
 
 /// The longest key, in bytes: S3 takes 1024, of which a bucket may want a prefix.
@@ -116,6 +117,11 @@ pub enum BlobStore {
 }
 
 impl BlobStore {
+    /// The store that is configured: so far, the one below the data directory.
+    pub fn open(config: &Config) -> Result<Self, BlobError> {
+        DirStore::open(&config.data_dir.join("blobs")).map(Self::Dir)
+    }
+
     /// Stores an object of exactly `size_bytes` where there is none of this name.
     pub async fn put(&self, key: &Key, size_bytes: u64, body: Body) -> Result<Put, BlobError> {
         match self {

@@ -3,6 +3,8 @@
 //! ECDSA P-256 throughout. Keys are files of mode 0600 below `<data_dir>/ca`; several collectors share
 //! them by sharing the files. From a CSR only the public key is taken.
 
+pub mod signature;
+
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +15,7 @@ use infratrack_shared::spiffe;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
-    SanType, SerialNumber,
+    SanType, SerialNumber, SigningKey,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer};
@@ -203,6 +205,25 @@ impl Ca {
         let issued = self.sign(params, &key)?;
         let chain = vec![issued.certificate, self.issuing.clone(), self.root.clone()];
         Ok((chain, PrivateKeyDer::Pkcs8(key.serialize_der().into())))
+    }
+
+    /// Signs what is no certificate. `message` begins with words that no certificate begins with, so that
+    /// neither can be passed off as the other.
+    pub fn sign_message(&self, message: &[u8]) -> Result<Vec<u8>, CaError> {
+        self.issuer.key().sign(message).map_err(CaError::Sign)
+    }
+
+    /// The certificate whose key signed, if it is one of this CA's: by the SHA-256 of its key.
+    pub fn signer(&self, spki_sha256: &[u8]) -> Option<&CertificateDer<'static>> {
+        let same = |certificate: &&CertificateDer<'_>| {
+            spki_of(certificate).is_some_and(|spki| Sha256::digest(spki)[..] == *spki_sha256)
+        };
+        Some(&self.issuing).filter(same)
+    }
+
+    /// SHA-256 of the issuing key's `SubjectPublicKeyInfo`.
+    pub fn issuing_key_id(&self) -> [u8; 32] {
+        Sha256::digest(self.issuer.key().subject_public_key_info()).into()
     }
 
     fn sign(

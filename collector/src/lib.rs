@@ -5,6 +5,7 @@ pub mod api;
 pub mod app;
 pub mod blob;
 pub mod ca;
+pub mod ca_log;
 pub mod clock;
 pub mod config;
 pub mod http;

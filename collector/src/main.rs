@@ -39,8 +39,11 @@ enum Command {
     Demo(cmd::demo::Arguments),
     /// Bring the database to this release.
     Migrate,
-    /// Show the certificate authority.
-    Ca,
+    /// Show the certificate authority, or work on it.
+    Ca {
+        #[command(subcommand)]
+        action: Option<cmd::ca::Action>,
+    },
     /// Make a token; it is shown once.
     #[command(subcommand)]
     Token(cmd::token::Token),
@@ -70,7 +73,7 @@ async fn main() -> ExitCode {
         Command::Serve => cmd::serve::run(config).await,
         Command::Demo(arguments) => cmd::demo::run(config, arguments).await,
         Command::Migrate => cmd::migrate::run(&config).await,
-        Command::Ca => cmd::ca::run(&config),
+        Command::Ca { action } => cmd::ca::run(&config, action).await,
         Command::Token(token) => cmd::token::run(&config, token).await,
         Command::Config(cmd::config::Configuration::Show) => cmd::config::show(&config),
         Command::Doctor => cmd::doctor::run(&config).await,

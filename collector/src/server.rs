@@ -20,7 +20,6 @@ use crate::agents::service::{Agents, Enrollment};
 use crate::agents::tls::{self, ServerCertificate};
 use crate::app::App;
 use crate::blob::BlobStore;
-use crate::blob::dir::DirStore;
 use crate::ca::Ca;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -108,15 +107,17 @@ impl Server {
         config.agents.listen = addresses.agents;
         config.enroll.listen = addresses.enroll;
         config.operators.listen = addresses.operators;
-        let blob = BlobStore::Dir(DirStore::open(&config.data_dir.join("blobs"))?);
+        let blob = BlobStore::open(&config)?;
         let app = App::new(config, clock, pool, ca, blob);
-        // Before the first batch: partitions to put it in, and the downtime that ends now.
+        // Before the first batch: partitions to put it in, the downtime that ends now, and the certificates
+        // that a restored database forgot.
         jobs::partitions::run(Arc::clone(&app))
             .await
             .context("cannot prepare partitions")?;
         jobs::alive::run(Arc::clone(&app))
             .await
             .context("cannot write to the database")?;
+        jobs::ca_log::replay_at_start(&app).await;
         let (drainer, drain) = drain::channel();
         let sockets = Sockets {
             agents,

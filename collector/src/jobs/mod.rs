@@ -4,6 +4,7 @@
 //! collectors one does the work.
 
 pub mod alive;
+pub mod ca_log;
 pub mod commands;
 pub mod liveness;
 pub mod partitions;
@@ -85,6 +86,7 @@ pub fn start(app: &Arc<App>, certificate: Arc<ServerCertificate>) -> JoinSet<()>
         renewal,
     ));
     jobs.spawn(revocations::listen(Arc::clone(app)));
+    ca_log::start(app, &mut jobs);
     jobs
 }
 

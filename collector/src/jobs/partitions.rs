@@ -5,13 +5,12 @@ use std::sync::Arc;
 use time::Duration;
 
 use crate::app::App;
+use crate::ca_log;
 use crate::jobs::lead;
 use crate::store::{agent_certs, partitions, rollups};
 
 /// Days of heartbeats made ahead, so that a week without a collector leaves no hole at its start.
 const DAYS_AHEAD: i64 = 7;
-/// Certificates stay in the positive list this long after they expired.
-const CERTIFICATES_KEPT: Duration = Duration::days(90);
 
 /// Brings the partitions to where `now` needs them.
 pub async fn run(app: Arc<App>) -> anyhow::Result<()> {
@@ -43,7 +42,7 @@ pub async fn run(app: Arc<App>) -> anyhow::Result<()> {
     }
     let kept = Duration::try_from(retention.heartbeats_5m)?;
     rollups::delete_5m(&mut transaction, now - kept).await?;
-    agent_certs::delete_expired(&mut transaction, now - CERTIFICATES_KEPT).await?;
+    agent_certs::delete_expired(&mut transaction, now - ca_log::KEPT).await?;
     transaction.commit().await?;
     Ok(())
 }

@@ -73,13 +73,13 @@ pub async fn find_by_key(
     .await
 }
 
-/// Serials revoked since `since`, with their hosts.
+/// Serials revoked, or learned to be revoked, since `since`, with their hosts.
 pub async fn list_revoked(
     connection: &mut PgConnection,
     since: OffsetDateTime,
 ) -> sqlx::Result<Vec<(Vec<u8>, HostId)>> {
     let rows = sqlx::query!(
-        "select serial, host_id from agent_certs where revoked_at >= $1",
+        "select serial, host_id from agent_certs where revocation_stored_at >= $1 or revoked_at >= $1",
         since
     )
     .fetch_all(connection)
@@ -99,7 +99,7 @@ pub async fn revoke(
     now: OffsetDateTime,
 ) -> sqlx::Result<u64> {
     let done = sqlx::query!(
-        "update agent_certs set revoked_at = $2, revoked_by = $3, revoked_reason = $4
+        "update agent_certs set revoked_at = $2, revocation_stored_at = $2, revoked_by = $3, revoked_reason = $4
          where host_id = $1 and revoked_at is null",
         host.0,
         now,

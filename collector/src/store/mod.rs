@@ -6,6 +6,7 @@
 pub mod agent_certs;
 pub mod agent_streams;
 pub mod api_tokens;
+pub mod ca_log;
 pub mod collectors;
 pub mod commands;
 pub mod dead_letters;

@@ -57,26 +57,38 @@ impl Collector {
         let database = Arc::new(TestDatabase::create().await.unwrap());
         let data_dir = Arc::new(tempfile::tempdir().unwrap());
         let options = database.connect_options();
-        Self::start_over(options, Some(database), data_dir, change).await
+        let clock = TestClock::default();
+        Self::start_over(options, Some(database), data_dir, clock, change).await
     }
 
     /// Over a migrated database that is the test's own to break.
     pub(crate) async fn over(options: PgConnectOptions) -> Self {
         let data_dir = Arc::new(tempfile::tempdir().unwrap());
-        Self::start_over(options, None, data_dir, |_| {}).await
+        Self::start_over(options, None, data_dir, TestClock::default(), |_| {}).await
     }
 
-    /// Another collector over the same database and CA.
+    /// Another collector over the same database, CA and clock.
     pub(crate) async fn second(&self) -> Self {
         let database = self.database.clone();
         let options = database.as_ref().unwrap().connect_options();
-        Self::start_over(options, database, Arc::clone(&self.data_dir), |_| {}).await
+        let (data_dir, clock) = (Arc::clone(&self.data_dir), self.clock.clone());
+        Self::start_over(options, database, data_dir, clock, |_| {}).await
+    }
+
+    /// Stopped, `meanwhile` carried out, and started again.
+    pub(crate) async fn restarted(self, meanwhile: impl AsyncFnOnce(&PgPool)) -> Self {
+        let (database, data_dir) = (self.database.clone(), Arc::clone(&self.data_dir));
+        self.server.stop().await;
+        meanwhile(&self.pool).await;
+        let options = database.as_ref().unwrap().connect_options();
+        Self::start_over(options, database, data_dir, self.clock, |_| {}).await
     }
 
     async fn start_over(
         options: PgConnectOptions,
         database: Option<Arc<TestDatabase>>,
         data_dir: Arc<TempDir>,
+        clock: TestClock,
         change: impl FnOnce(&mut Config),
     ) -> Self {
         let mut config = Config {
@@ -93,7 +105,6 @@ impl Collector {
         config.ingest.host_batches_per_second = 1000;
         config.ingest.host_batches_burst = 1000;
         change(&mut config);
-        let clock = TestClock::default();
         let pool = server::connect(options.clone(), &config).await.unwrap();
         let own = server::connect(options.clone(), &config).await.unwrap();
         let server = Server::start(config, clock.clock(), own).await.unwrap();

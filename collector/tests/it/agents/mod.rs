@@ -1,6 +1,7 @@
 //! What agents call.
 
 mod batch;
+mod ca_log;
 mod commands;
 mod database;
 mod enroll;
