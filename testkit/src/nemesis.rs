@@ -7,6 +7,7 @@
 //! in order. Everything but the kernel's timing follows from the seed, which each run prints.
 
 mod fault;
+mod node;
 mod world;
 
 use std::collections::BTreeMap;

@@ -3,7 +3,6 @@
 //! Whatever is hurt is alive again when its method returns, but for faults of the network, which last until
 //! [`World::heal`].
 
-use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -11,7 +10,6 @@ use std::time::Duration;
 use anyhow::Context;
 use infratrack_collector::api::auth;
 use infratrack_collector::clock::Clock;
-use infratrack_collector::config::Config;
 use infratrack_collector::postgres::PrivatePostgres;
 use nix::mount::{MsFlags, mount, umount};
 use nix::sys::signal::{Signal, kill};
@@ -24,6 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::fault::Fault;
+use super::node::Node;
 use crate::ledger::{self, Ledger, Must, Verdict};
 use crate::postgres::{binary, durable_cluster, reachable_tempdir};
 use crate::process::Process;
@@ -63,16 +62,6 @@ pub struct World {
     open: Vec<(Fault, u64)>,
 }
 
-/// A collector's process and how it is started.
-#[derive(Debug)]
-struct Node {
-    process: Process,
-    agents: SocketAddr,
-    enroll: SocketAddr,
-    operators: SocketAddr,
-    config: PathBuf,
-}
-
 impl World {
     /// Starts everything; answers when the fleet reports.
     pub async fn start(agents: usize, seed: u64) -> anyhow::Result<Self> {
@@ -96,9 +85,9 @@ impl World {
         std::fs::write(dir.path().join("clock"), "0")?;
         let mut collectors = Vec::new();
         for index in 0..2 {
-            collectors.push(Node::start(&dir, index, database.address())?);
+            collectors.push(Node::start(dir.path(), index, database.address())?);
             // The first one makes the CA that they share.
-            until("a collector", || up(&collectors[index])).await?;
+            until("a collector", || collectors[index].is_up()).await?;
         }
         let network = Proxy::start(collectors[0].agents).await?;
         let postmaster = dir.path().join("database/postgres/cluster/postmaster.pid");
@@ -213,7 +202,7 @@ impl World {
         let database = self.database.address();
         for (index, node) in self.collectors.iter_mut().enumerate() {
             if node.process.has_ended()? {
-                node.process = spawn(&self.dir, index, database, &node.config)?;
+                node.restart(self.dir.path(), index, database)?;
             }
         }
         Ok(())
@@ -403,63 +392,6 @@ impl World {
         self.fleet = Some(Process::start(&mut command, &log, Stdio::null())?);
         Ok(())
     }
-}
-
-impl Node {
-    fn start(dir: &TempDir, index: usize, database: SocketAddr) -> anyhow::Result<Self> {
-        let mut config = Config {
-            data_dir: dir.path().join("collector"),
-            ..Config::default()
-        };
-        let [agents, enroll, operators] = free_addresses()?;
-        config.agents.listen = agents;
-        config.enroll.listen = enroll;
-        config.operators.listen = operators;
-        config.ingest.host_batches_per_second = 1000;
-        config.ingest.host_batches_burst = 1000;
-        let path = dir.path().join(format!("collector-{index}.toml"));
-        std::fs::write(&path, toml::to_string(&config)?)?;
-        let process = spawn(dir, index, database, &path)?;
-        Ok(Self {
-            process,
-            agents,
-            enroll,
-            operators,
-            config: path,
-        })
-    }
-}
-
-fn spawn(
-    dir: &TempDir,
-    index: usize,
-    database: SocketAddr,
-    config: &std::path::Path,
-) -> anyhow::Result<Process> {
-    let mut command = Command::new(binary("infratrack-collector")?);
-    let url = format!("postgres://infratrack@{database}/infratrack?sslmode=disable");
-    command
-        .arg("--config")
-        .arg(config)
-        .arg("serve")
-        .env("DATABASE_URL", url);
-    let log = dir.path().join(format!("collector-{index}.log"));
-    Process::start(&mut command, &log, Stdio::null())
-}
-
-async fn up(node: &Node) -> bool {
-    tokio::net::TcpStream::connect(node.operators).await.is_ok()
-}
-
-/// Addresses that were free a moment ago.
-fn free_addresses() -> anyhow::Result<[SocketAddr; 3]> {
-    let listener = || TcpListener::bind("127.0.0.1:0");
-    let listeners = [listener()?, listener()?, listener()?];
-    let mut addresses = [SocketAddr::from(([127, 0, 0, 1], 0)); 3];
-    for (address, listener) in addresses.iter_mut().zip(&listeners) {
-        *address = listener.local_addr()?;
-    }
-    Ok(addresses)
 }
 
 /// Keeps Postgres running until it is told to stop.

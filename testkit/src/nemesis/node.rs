@@ -1,0 +1,85 @@
+//! A collector's process: its addresses and configuration stay when it is started again.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use infratrack_collector::config::Config;
+
+use crate::postgres::binary;
+use crate::process::Process;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) process: Process,
+    pub(super) agents: SocketAddr,
+    pub(super) enroll: SocketAddr,
+    pub(super) operators: SocketAddr,
+    config: PathBuf,
+}
+
+impl Node {
+    /// Starts one of several that share a database and a CA below `dir`.
+    pub(super) fn start(dir: &Path, index: usize, database: SocketAddr) -> anyhow::Result<Self> {
+        let mut config = Config {
+            data_dir: dir.join("collector"),
+            ..Config::default()
+        };
+        let [agents, enroll, operators] = free_addresses()?;
+        config.agents.listen = agents;
+        config.enroll.listen = enroll;
+        config.operators.listen = operators;
+        config.ingest.host_batches_per_second = 1000;
+        config.ingest.host_batches_burst = 1000;
+        let path = dir.join(format!("collector-{index}.toml"));
+        std::fs::write(&path, toml::to_string(&config)?)?;
+        let process = spawn(dir, index, database, &path)?;
+        Ok(Self {
+            process,
+            agents,
+            enroll,
+            operators,
+            config: path,
+        })
+    }
+
+    /// Starts it again; it has ended.
+    pub(super) fn restart(
+        &mut self,
+        dir: &Path,
+        index: usize,
+        database: SocketAddr,
+    ) -> anyhow::Result<()> {
+        self.process = spawn(dir, index, database, &self.config)?;
+        Ok(())
+    }
+
+    /// Whether it listens.
+    pub(super) async fn is_up(&self) -> bool {
+        tokio::net::TcpStream::connect(self.operators).await.is_ok()
+    }
+}
+
+fn spawn(dir: &Path, index: usize, database: SocketAddr, config: &Path) -> anyhow::Result<Process> {
+    let mut command = Command::new(binary("infratrack-collector")?);
+    let url = format!("postgres://infratrack@{database}/infratrack?sslmode=disable");
+    command
+        .arg("--config")
+        .arg(config)
+        .arg("serve")
+        .env("DATABASE_URL", url);
+    let log = dir.join(format!("collector-{index}.log"));
+    Process::start(&mut command, &log, Stdio::null())
+}
+
+/// Addresses that were free a moment ago.
+fn free_addresses() -> anyhow::Result<[SocketAddr; 3]> {
+    let listener = || TcpListener::bind("127.0.0.1:0");
+    let listeners = [listener()?, listener()?, listener()?];
+    let mut addresses = [SocketAddr::from(([127, 0, 0, 1], 0)); 3];
+    for (address, listener) in addresses.iter_mut().zip(&listeners) {
+        *address = listener.local_addr()?;
+    }
+    Ok(addresses)
+}
