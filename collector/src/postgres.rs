@@ -108,6 +108,14 @@ impl PrivatePostgres {
         options(&self.place).database(NAME)
     }
 
+    /// A program beside the server, such as `pg_basebackup`; where the server is a link, beside what it
+    /// points to.
+    pub fn program(&self, name: &str) -> PathBuf {
+        let server = self.binaries.path("postgres");
+        let server = std::fs::canonicalize(&server).unwrap_or(server);
+        server.with_file_name(name)
+    }
+
     /// The server's process.
     pub fn pid(&self) -> Option<u32> {
         self.server.id()

@@ -8,6 +8,7 @@
 
 mod fault;
 mod node;
+mod replica;
 mod world;
 
 use std::collections::BTreeMap;
@@ -92,7 +93,7 @@ impl Campaign {
             }
             world.progress().await?;
         }
-        let verdict = world.drain_and_verify().await?;
+        let verdict = world.drain_and_verify(false).await?;
         Ok(Outcome { verdict, fired })
     }
 }

@@ -15,7 +15,7 @@ use nix::mount::{MsFlags, mount, umount};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 use sqlx::PgPool;
-use sqlx::postgres::PgPoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use super::fault::Fault;
 use super::node::Node;
+use super::replica::Replica;
 use crate::ledger::{self, Ledger, Must, Verdict};
 use crate::postgres::{binary, durable_cluster, reachable_tempdir};
 use crate::process::Process;
@@ -45,6 +46,8 @@ pub struct World {
     dir: TempDir,
     postgres: Option<(JoinHandle<()>, oneshot::Sender<()>)>,
     postmaster: PathBuf,
+    /// What takes the place of `postgres` in a failover.
+    replica: Option<Replica>,
     /// The campaign's own way to Postgres.
     pool: PgPool,
     /// Collectors to Postgres.
@@ -63,19 +66,31 @@ pub struct World {
 }
 
 impl World {
-    /// Starts everything; answers when the fleet reports.
+    /// Starts everything.
     pub async fn start(agents: usize, seed: u64) -> anyhow::Result<Self> {
+        Self::start_with(agents, seed, false).await
+    }
+
+    /// With a standby that can take over.
+    pub async fn with_replica(agents: usize, seed: u64) -> anyhow::Result<Self> {
+        Self::start_with(agents, seed, true).await
+    }
+
+    async fn start_with(agents: usize, seed: u64, has_replica: bool) -> anyhow::Result<Self> {
         let dir = reachable_tempdir()?;
         let postgres = durable_cluster(&dir.path().join("database")).await?;
+        let cluster = dir.path().join("database/postgres/cluster");
+        let mut replica = None;
+        if has_replica {
+            let place = dir.path().join("replica");
+            replica = Some(Replica::start(&postgres, &cluster, &place).await?);
+        }
         let options = postgres.connect_options();
-        let socket = options
-            .get_socket()
-            .context("a unix socket")?
-            .join(".s.PGSQL.5432");
+        let socket = socket_of(&options)?;
         let pool = PgPoolOptions::new()
             .max_connections(4)
             .connect_lazy_with(options);
-        let database = Proxy::start(Upstream::Unix(socket)).await?;
+        let database = Proxy::start(socket).await?;
         let token = {
             let mut connection = pool.acquire().await?;
             let now = Clock::system().now();
@@ -90,11 +105,11 @@ impl World {
             until("a collector", || collectors[index].is_up()).await?;
         }
         let network = Proxy::start(collectors[0].agents).await?;
-        let postmaster = dir.path().join("database/postgres/cluster/postmaster.pid");
         let mut world = Self {
             dir,
             postgres: Some(supervised(postgres)),
-            postmaster,
+            postmaster: cluster.join("postmaster.pid"),
+            replica,
             pool,
             database,
             network,
@@ -135,11 +150,7 @@ impl World {
                 Instant::now() < deadline,
                 "nothing is stored for {RECOVERY:?}"
             );
-            let stored: sqlx::Result<i64> =
-                sqlx::query_scalar("select count(*) from events where seq is not null")
-                    .fetch_one(&self.pool)
-                    .await;
-            if let Ok(stored) = stored
+            if let Ok(stored) = self.stored().await
                 && stored > *before.get_or_insert(stored)
             {
                 return Ok(());
@@ -159,14 +170,43 @@ impl World {
             .collect()
     }
 
+    /// The standby falls behind for as long as `lag`, then Postgres is gone and the standby takes its place.
+    /// Answers how many records that were stored are not any more.
+    pub async fn fail_over(&mut self, lag: Duration) -> anyhow::Result<i64> {
+        let mut replica = self.replica.take().context("a replica")?;
+        replica.stop().await?;
+        tokio::time::sleep(lag).await;
+        let stored = self.stored().await?;
+        self.kill_postgres();
+        if let Some((supervised, stop)) = self.postgres.take() {
+            drop(stop);
+            supervised.await?;
+        }
+        replica.promote().await?;
+        let options = replica.connect_options();
+        self.database.set_upstream(socket_of(&options)?);
+        self.pool = PgPoolOptions::new()
+            .max_connections(4)
+            .connect_lazy_with(options);
+        let left = self.stored().await?;
+        self.replica = Some(replica);
+        Ok(stored - left)
+    }
+
+    async fn stored(&self) -> sqlx::Result<i64> {
+        sqlx::query_scalar("select count(*) from events where seq is not null")
+            .fetch_one(&self.pool)
+            .await
+    }
+
     /// Stops the fleet when it has sent everything, and judges.
-    pub async fn drain_and_verify(&mut self) -> anyhow::Result<Verdict> {
+    pub async fn drain_and_verify(&mut self, failed_over: bool) -> anyhow::Result<Verdict> {
         let mut fleet = self.fleet.take().context("the fleet runs")?;
         fleet.signal(Signal::SIGINT);
         let status = fleet.ended(DRAIN + RECOVERY).await?;
         anyhow::ensure!(status.success(), "the fleet ended with {status}");
         let ledger = Ledger::read(&self.dir.path().join("ledger"))?;
-        ledger::verify_that(&self.pool, &ledger, Must::Drained { failed_over: false }).await
+        ledger::verify_that(&self.pool, &ledger, Must::Drained { failed_over }).await
     }
 
     pub(super) fn collector(&self) -> &Process {
@@ -392,6 +432,12 @@ impl World {
         self.fleet = Some(Process::start(&mut command, &log, Stdio::null())?);
         Ok(())
     }
+}
+
+/// Where a server listens.
+fn socket_of(options: &PgConnectOptions) -> anyhow::Result<Upstream> {
+    let socket = options.get_socket().context("a unix socket")?;
+    Ok(Upstream::Unix(socket.join(".s.PGSQL.5432")))
 }
 
 /// Keeps Postgres running until it is told to stop.

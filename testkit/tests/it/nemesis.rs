@@ -4,8 +4,9 @@
 //! `INFRATRACK_KINDS` (`KillAgents,FillDisk`) has it keep to some kinds.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use infratrack_testkit::nemesis::{Campaign, Fault, Outcome};
+use infratrack_testkit::nemesis::{Campaign, Fault, Outcome, World};
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -29,6 +30,19 @@ async fn a_few_faults_of_each_target_lose_and_double_nothing() {
     };
     let outcome = campaign.run().await.unwrap();
     judge(&outcome, 18);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failover_that_lost_the_last_commits_costs_no_critical_record() {
+    let mut world = World::with_replica(6, 1).await.unwrap();
+    world.progress().await.unwrap();
+    let forgotten = world.fail_over(Duration::from_secs(3)).await.unwrap();
+    assert!(forgotten > 50, "{forgotten} records were forgotten");
+    world.progress().await.unwrap();
+    let verdict = world.drain_and_verify(true).await.unwrap();
+    world.stop().await;
+    assert!(verdict.is_whole(), "{verdict}");
+    assert!(verdict.records_stored > 100, "{verdict}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
