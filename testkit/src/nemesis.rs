@@ -6,6 +6,7 @@
 //! fleet drains, and the tables are held against its ledger: every record that a spool took is there once,
 //! in order. Everything but the kernel's timing follows from the seed, which each run prints.
 
+mod disk;
 mod fault;
 mod node;
 mod replica;

@@ -70,6 +70,14 @@ impl Process {
         Ok(self.child.try_wait()?.is_some())
     }
 
+    /// A size of proc(5), `VmRSS` or `VmHWM`, in bytes.
+    pub fn memory_bytes(&self, field: &str) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        let kib = line.and_then(|rest| rest.strip_prefix(':')?.trim().strip_suffix(" kB"));
+        Ok(kib.context("a line of /proc/PID/status")?.parse::<u64>()? * 1024)
+    }
+
     /// The state of proc(5): `T` is stopped.
     pub fn state(&self) -> Option<char> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).ok()?;

@@ -11,9 +11,8 @@ use anyhow::Context;
 use infratrack_collector::api::auth;
 use infratrack_collector::clock::Clock;
 use infratrack_collector::postgres::PrivatePostgres;
-use nix::mount::{MsFlags, mount, umount};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, Uid};
+use nix::unistd::Pid;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tempfile::TempDir;
@@ -21,9 +20,11 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::disk::Disk;
 use super::fault::Fault;
 use super::node::Node;
 use super::replica::Replica;
+use crate::fleet::{FleetConfig, Tokens};
 use crate::ledger::{self, Ledger, Must, Verdict};
 use crate::postgres::{binary, durable_cluster, reachable_tempdir};
 use crate::process::Process;
@@ -35,8 +36,6 @@ const RECOVERY: Duration = Duration::from_secs(60);
 const DRAIN: Duration = Duration::from_secs(90);
 /// Between two looks at whether it does.
 const LOOK: Duration = Duration::from_millis(50);
-/// What the spools' file system holds, where it is one of its own.
-const DISK_MIB: u64 = 96;
 /// Two wall clocks are at most so far apart, in milliseconds.
 const CLOCK_MS: f64 = 20.0 * 365.0 * 86_400_000.0;
 
@@ -60,13 +59,13 @@ pub struct World {
     fleet: Option<Process>,
     fleet_count: usize,
     seed: u64,
-    mounted: bool,
+    disk: Disk,
     /// Faults of the proxies under way, and what their counters were before.
     open: Vec<(Fault, u64)>,
 }
 
 impl World {
-    /// Starts everything.
+    /// Starts everything; without agents, no fleet.
     pub async fn start(agents: usize, seed: u64) -> anyhow::Result<Self> {
         Self::start_with(agents, seed, false).await
     }
@@ -105,6 +104,7 @@ impl World {
             until("a collector", || collectors[index].is_up()).await?;
         }
         let network = Proxy::start(collectors[0].agents).await?;
+        let disk = Disk::make(&dir.path().join("disk"))?;
         let mut world = Self {
             dir,
             postgres: Some(supervised(postgres)),
@@ -118,11 +118,12 @@ impl World {
             fleet: None,
             fleet_count: agents,
             seed,
-            mounted: false,
+            disk,
             open: Vec::new(),
         };
-        world.mount_disk()?;
-        world.start_fleet()?;
+        if agents > 0 {
+            world.start_fleet()?;
+        }
         Ok(world)
     }
 
@@ -135,9 +136,7 @@ impl World {
             drop(stop);
             supervised.await.ok();
         }
-        if self.mounted {
-            umount(&self.dir.path().join("disk")).ok();
-        }
+        drop(self.disk);
         self.dir
     }
 
@@ -209,11 +208,29 @@ impl World {
         ledger::verify_that(&self.pool, &ledger, Must::Drained { failed_over }).await
     }
 
-    pub(super) fn collector(&self) -> &Process {
+    /// The process that agents talk to.
+    pub fn collector(&self) -> &Process {
         &self.collectors[self.current].process
     }
 
-    pub(super) async fn kill_collector(&mut self, down: Duration) -> anyhow::Result<bool> {
+    /// A fleet that reports to that collector, without a proxy between.
+    pub fn fleet_config(&self) -> anyhow::Result<FleetConfig> {
+        let node = &self.collectors[self.current];
+        let tokens = Tokens::Api {
+            operators: node.operators,
+            admin_token: std::fs::read_to_string(self.dir.path().join("admin_token"))?,
+        };
+        Ok(FleetConfig::new(node.agents, node.enroll, tokens))
+    }
+
+    /// The tables.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// kill -9 of the collector that agents talk to; it is away for as long as `down`. Answers whether it
+    /// was that which ended it.
+    pub async fn kill_collector(&mut self, down: Duration) -> anyhow::Result<bool> {
         let node = &mut self.collectors[self.current];
         let killed = node.process.kill().await?;
         tokio::time::sleep(down).await;
@@ -364,37 +381,7 @@ impl World {
     }
 
     pub(super) async fn fill_disk(&self, lasts: Duration) -> anyhow::Result<bool> {
-        if !self.mounted {
-            return Ok(false);
-        }
-        let ballast = self.dir.path().join("disk/ballast");
-        let path = ballast.clone();
-        let full = tokio::task::spawn_blocking(move || fill(&path)).await?;
-        tokio::time::sleep(lasts).await;
-        std::fs::remove_file(ballast)?;
-        Ok(full)
-    }
-
-    /// Spools lie on a file system of their own, where we may make one.
-    fn mount_disk(&mut self) -> anyhow::Result<()> {
-        let disk = self.dir.path().join("disk");
-        std::fs::create_dir(&disk)?;
-        let size = format!("size={DISK_MIB}m,mode=755");
-        self.mounted = Uid::effective().is_root()
-            && mount(
-                Some("tmpfs"),
-                &disk,
-                Some("tmpfs"),
-                MsFlags::empty(),
-                Some(size.as_str()),
-            )
-            .is_ok();
-        Ok(())
-    }
-
-    /// Whether disks can be filled here.
-    pub fn has_disk(&self) -> bool {
-        self.mounted
+        self.disk.fill(lasts).await
     }
 
     fn start_fleet(&mut self) -> anyhow::Result<()> {
@@ -451,21 +438,6 @@ fn supervised(mut postgres: PrivatePostgres) -> (JoinHandle<()>, oneshot::Sender
         postgres.stop().await;
     });
     (task, stop)
-}
-
-/// Writes until nothing more fits; answers whether it came to that.
-fn fill(path: &std::path::Path) -> bool {
-    use std::io::Write;
-    let Ok(mut file) = std::fs::File::create(path) else {
-        return false;
-    };
-    let chunk = vec![0; 64 * 1024];
-    for _ in 0..DISK_MIB * 32 {
-        if let Err(error) = file.write_all(&chunk) {
-            return error.kind() == std::io::ErrorKind::StorageFull;
-        }
-    }
-    false
 }
 
 async fn until<F: Future<Output = bool>>(what: &str, is: impl Fn() -> F) -> anyhow::Result<()> {
