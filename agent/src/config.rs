@@ -19,6 +19,9 @@ pub struct Config {
     pub facts_dir: PathBuf,
     /// Collectors as `host:port`, in place of those the enrollment named.
     pub endpoints: Vec<String>,
+    /// Where to return with an expired certificate, `host:port`, in place of where the host was enrolled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enroll_endpoint: Option<String>,
     /// What the spool may take on disk, in bytes.
     pub spool_quota_bytes: u64,
     /// `error`, `warn`, `info`, `debug` or `trace`.
@@ -31,6 +34,7 @@ impl Default for Config {
             state_dir: PathBuf::from("/var/lib/infratrack-agent"),
             facts_dir: PathBuf::from("/etc/infratrack/facts.d"),
             endpoints: Vec::new(),
+            enroll_endpoint: None,
             spool_quota_bytes: 128 * 1024 * 1024,
             log: "info".to_owned(),
         }

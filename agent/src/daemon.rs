@@ -9,6 +9,7 @@ mod facts;
 mod link;
 mod notify;
 mod renewal;
+mod returning;
 
 use std::time::Duration;
 
@@ -85,7 +86,7 @@ pub async fn run(config: Config, root: Root, clock: Clock) -> anyhow::Result<()>
 impl Daemon {
     async fn start(config: Config, root: Root, clock: Clock) -> anyhow::Result<Self> {
         let identity = Identity::open(&config.state_dir)?;
-        let link = Link::new(identity, &config.endpoints)?;
+        let link = Link::new(identity, &config)?;
         let boot_id = collect::boot_id(&root).context("cannot read the boot id")?;
         let instance = InstanceId::random();
         let spool_config = SpoolConfig {
@@ -142,6 +143,7 @@ impl Daemon {
         let mut wake = self
             .next_heartbeat
             .min(self.facts.next())
+            .min(self.link.next_return(self.clock.now()))
             .min(self.notify.next());
         if self.urgent || self.due.is_some() {
             wake = wake.min(self.link.not_before());

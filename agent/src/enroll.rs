@@ -76,7 +76,7 @@ pub async fn enroll(
         }
         let response: EnrollResponse = infratrack_shared::codec::decode_value(&answer)
             .map_err(|_| EnrollError::Answer("the certificate is missing"))?;
-        return store(identity, &response, &root);
+        return store(identity, endpoint, &response, &root);
     }
 }
 
@@ -123,6 +123,7 @@ async fn ask(
 
 fn store(
     identity: &Identity,
+    endpoint: &str,
     response: &EnrollResponse,
     root: &CertificateDer<'static>,
 ) -> Result<HostId, EnrollError> {
@@ -136,6 +137,8 @@ fn store(
     let collectors = Collectors {
         trust_domain,
         endpoints: response.endpoints.clone(),
+        // The one that is known to be reachable from here.
+        enroll_endpoint: Some(endpoint.to_owned()),
     };
     identity.store_enrollment(&response.chain, &roots, &collectors)?;
     Ok(response.host_id)

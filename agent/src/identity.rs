@@ -58,6 +58,9 @@ pub struct Collectors {
     pub trust_domain: String,
     /// `host:port` of the agent listeners.
     pub endpoints: Vec<String>,
+    /// `host:port` of the enrollment listener that this host was enrolled at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enroll_endpoint: Option<String>,
 }
 
 /// The identity's directory.
@@ -149,6 +152,8 @@ impl Identity {
         self.store_roots(roots)?;
         let text = serde_json::to_string_pretty(collectors).unwrap_or_default();
         self.write(COLLECTORS, &text)?;
+        // A pair of who this host was before would be tried first.
+        self.remove(NEXT)?;
         self.store_pair(CURRENT, chain)
     }
 

@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod enroll;
 pub mod identity;
 pub mod reporter;
+pub mod returning;
 pub mod spool;
 pub mod tls;
 pub mod uplink;

@@ -18,14 +18,20 @@ use crate::identity::{self, Pair};
 
 /// A connection with the host's certificate, to a collector below one of `roots`.
 pub fn mutual(roots: &[CertificateDer<'static>], pair: Pair) -> Result<ClientConfig, Error> {
-    let mut store = RootCertStore::empty();
-    for root in roots {
-        store.add(root.clone())?;
-    }
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_root_certificates(store)
+        .with_root_certificates(store(roots)?)
         .with_client_auth_cert(pair.chain, pair.key)?;
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(config)
+}
+
+/// A connection without a certificate of ours, to a collector below one of `roots`.
+pub fn server_only(roots: &[CertificateDer<'static>]) -> Result<ClientConfig, Error> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(store(roots)?)
+        .with_no_client_auth();
     config.resumption = rustls::client::Resumption::disabled();
     Ok(config)
 }
@@ -125,6 +131,14 @@ impl ServerCertVerifier for PinnedRoot {
             .signature_verification_algorithms
             .supported_schemes()
     }
+}
+
+fn store(roots: &[CertificateDer<'static>]) -> Result<RootCertStore, Error> {
+    let mut store = RootCertStore::empty();
+    for root in roots {
+        store.add(root.clone())?;
+    }
+    Ok(store)
 }
 
 fn provider() -> Arc<CryptoProvider> {

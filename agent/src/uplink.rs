@@ -17,15 +17,16 @@ use infratrack_shared::codec::{self, Limits};
 use infratrack_shared::wire::CONTENT_TYPE as MSGPACK;
 use infratrack_shared::wire::answer::Frame;
 use infratrack_shared::wire::frame::FrameReader;
-use infratrack_shared::wire::problem::Problem;
+use infratrack_shared::wire::problem::{Problem, code};
 use infratrack_shared::{compress, limits};
-use rustls::ClientConfig;
+use rustls::{AlertDescription, ClientConfig};
 use rustls_pki_types::ServerName;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use socket2::{SockRef, TcpKeepalive};
 use thiserror::Error;
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
@@ -35,6 +36,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// From the request to the head of its answer: a collector answers after COMMIT, which may wait its turn.
 const HEAD: Duration = Duration::from_secs(30);
+/// For a connection that has ended to say why.
+const SETTLE: Duration = Duration::from_millis(200);
 /// For the rest of an answer beyond the time it may be held.
 const SLACK: Duration = Duration::from_secs(15);
 
@@ -75,6 +78,28 @@ pub enum UplinkError {
     Encode(#[from] codec::EncodeError),
 }
 
+impl UplinkError {
+    /// Whether the collector said that our certificate has expired: in its answer, or in the handshake.
+    pub fn is_expired(&self) -> bool {
+        if let Self::Refused { problem, .. } = self {
+            return problem.code == code::CERTIFICATE_EXPIRED;
+        }
+        let first: &(dyn std::error::Error + 'static) = self;
+        let mut causes = std::iter::successors(Some(first), |error| error.source());
+        causes.any(|cause| {
+            // An `io::Error` says what it wraps by `get_ref` alone.
+            let wrapped = cause.downcast_ref::<std::io::Error>();
+            let alert = wrapped.and_then(|error| error.get_ref()?.downcast_ref());
+            matches!(
+                alert,
+                Some(rustls::Error::AlertReceived(
+                    AlertDescription::CertificateExpired
+                ))
+            )
+        })
+    }
+}
+
 /// Where to and as whom.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
@@ -89,6 +114,8 @@ pub struct Endpoint {
 pub struct Connection {
     endpoint: String,
     sender: SendRequest<Full<Bytes>>,
+    /// Why the connection ended by itself; a refused certificate shows here before any request is sent.
+    ended: oneshot::Receiver<hyper::Error>,
 }
 
 /// An answer whose body may be held open.
@@ -133,11 +160,17 @@ impl Connection {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(UplinkError::Broken)?;
-        // Ends when the sender is dropped or the peer is gone; its errors reach the sender.
-        tokio::spawn(async move { drop(connection.await) });
+        let (end, ended) = oneshot::channel();
+        // Ends when the sender is dropped or the peer is gone.
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                end.send(error).ok();
+            }
+        });
         Ok(Self {
             endpoint: address,
             sender,
+            ended,
         })
     }
 
@@ -210,14 +243,27 @@ impl Connection {
             self.sender.ready().await?;
             self.sender.send_request(request).await
         };
-        let response = timeout(HEAD, answered)
-            .await
-            .map_err(|_| self.slow("answer", HEAD))?
-            .map_err(UplinkError::Broken)?;
+        let answered = timeout(HEAD, answered).await;
+        let response = match answered.map_err(|_| self.slow("answer", HEAD))? {
+            Ok(response) => response,
+            Err(error) => return Err(UplinkError::Broken(self.why(error).await)),
+        };
         if response.status().is_success() {
             return Ok(response);
         }
         Err(self.refused(response).await?)
+    }
+
+    /// What ended the connection, where `error` says only that it has ended.
+    async fn why(&mut self, error: hyper::Error) -> hyper::Error {
+        if !error.is_closed() && !error.is_canceled() {
+            return error;
+        }
+        // Its task is at its end, or there.
+        match timeout(SETTLE, &mut self.ended).await {
+            Ok(Ok(cause)) => cause,
+            _ => error,
+        }
     }
 
     /// The refusal in a response. Its body may be anything: it is a hint, the status decides.

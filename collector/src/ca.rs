@@ -10,6 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use hmac::{Hmac, KeyInit, Mac};
 use infratrack_shared::ids::HostId;
 use infratrack_shared::spiffe;
 use rcgen::{
@@ -211,6 +212,14 @@ impl Ca {
     /// neither can be passed off as the other.
     pub fn sign_message(&self, message: &[u8]) -> Result<Vec<u8>, CaError> {
         self.issuer.key().sign(message).map_err(CaError::Sign)
+    }
+
+    /// A key for symmetric use, the same at every collector that has the issuing key: an HMAC under it.
+    pub fn derived_key(&self, context: &[u8]) -> [u8; 32] {
+        let mac = Hmac::<Sha256>::new_from_slice(&self.issuer.key().serialize_der());
+        let mut mac = mac.expect("HMAC takes a key of any length");
+        mac.update(context);
+        mac.finalize().into_bytes().into()
     }
 
     /// The certificate whose key signed, if it is one of this CA's: by the SHA-256 of its key.

@@ -171,7 +171,11 @@ fn listen(
 ) -> anyhow::Result<JoinSet<()>> {
     let config = &app.config;
     let mut listeners = JoinSet::new();
-    let tls = Arc::new(tls::mutual(&app.ca, Arc::clone(certificate))?);
+    let tls = Arc::new(tls::mutual(
+        &app.ca,
+        Arc::clone(certificate),
+        app.clock.clone(),
+    )?);
     let agents = listener("agents", Some(tls), &config.agents.proxy_protocol_from, app);
     listeners.spawn(serve(
         sockets.agents,

@@ -30,7 +30,7 @@ pub const STATE_PARTS: u32 = 64;
 pub const NAME_BYTES: usize = 128;
 /// Filesystems in one heartbeat.
 pub const HEARTBEAT_FILESYSTEMS: usize = 256;
-/// An enrollment or renewal request, in bytes.
+/// An enrollment, renewal or return request, in bytes.
 pub const ENROLL_BYTES: usize = 8 * 1024;
 /// One frame of an answer, in bytes.
 pub const FRAME_BYTES: usize = 1024 * 1024;

@@ -121,6 +121,9 @@ fn recorded_documents_decode_to_what_was_sent() {
     check("enroll-pending", &documents::enroll_pending());
     check("renew-request", &documents::renew_request());
     check("renew-response", &documents::renew_response());
+    check("challenge-request", &documents::challenge_request());
+    check("challenge-response", &documents::challenge_response());
+    check("return-request", &documents::return_request());
     check("problem", &documents::problem());
     for (name, frame) in documents::frames() {
         check(&format!("frame-{name}"), &frame);
@@ -175,6 +178,9 @@ fn every_recorded_file_is_checked() {
         "enroll-pending",
         "renew-request",
         "renew-response",
+        "challenge-request",
+        "challenge-response",
+        "return-request",
         "problem",
         "frames",
     ]

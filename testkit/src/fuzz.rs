@@ -10,7 +10,9 @@ use infratrack_shared::limits;
 use infratrack_shared::token::EnrollToken;
 use infratrack_shared::wire::answer::Frame;
 use infratrack_shared::wire::batch::{Batch, Body};
-use infratrack_shared::wire::enroll::{EnrollRequest, RenewRequest};
+use infratrack_shared::wire::enroll::{
+    ChallengeRequest, EnrollRequest, RenewRequest, ReturnRequest,
+};
 use infratrack_shared::wire::event::Event;
 use infratrack_shared::wire::frame::FrameReader;
 use infratrack_shared::wire::problem::Problem;
@@ -27,6 +29,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("frames", frames),
     ("problem", problem),
     ("renew_request", renew_request),
+    ("return_request", return_request),
     ("scan", scan),
     ("token", token),
     ("zstd", zstd),
@@ -55,6 +58,13 @@ pub fn enroll_request(bytes: &[u8]) {
 /// A renewal request.
 pub fn renew_request(bytes: &[u8]) {
     document::<RenewRequest>(bytes, &Limits::bytes(limits::ENROLL_BYTES));
+}
+
+/// What the return of an expired certificate sends: the request for a nonce, and the return itself.
+pub fn return_request(bytes: &[u8]) {
+    let limits = Limits::bytes(limits::ENROLL_BYTES);
+    document::<ChallengeRequest>(bytes, &limits);
+    document::<ReturnRequest>(bytes, &limits);
 }
 
 /// A problem document, as an agent reads it.

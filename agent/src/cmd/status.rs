@@ -4,12 +4,14 @@ use infratrack_agent::clock::Clock;
 use infratrack_agent::config::Config;
 use infratrack_agent::identity::Identity;
 
+const DAY_MS: i64 = 86_400_000;
+
 /// Prints the identity. Whether the collector hears of it: `systemctl status infratrack-agent`.
 pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     let identity = Identity::open(&config.state_dir)?;
     let pair = identity.current()?;
     let collectors = identity.collectors()?;
-    let days = pair.not_after.millis_since(Clock::system().now()) / 86_400_000;
+    let left_ms = pair.not_after.millis_since(Clock::system().now());
     super::print(&format!("host id:      {}", pair.host));
     super::print(&format!("trust domain: {}", collectors.trust_domain));
     super::print(&format!(
@@ -17,8 +19,13 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
         collectors.endpoints.join(", ")
     ));
     super::print(&format!(
-        "certificate:  {} (valid for {days} more days)",
-        pair.serial
+        "certificate:  {} ({})",
+        pair.serial,
+        if left_ms > 0 {
+            format!("valid for {} more days", left_ms / DAY_MS)
+        } else {
+            format!("expired {} days ago", -left_ms / DAY_MS)
+        }
     ));
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use infratrack_shared::ids::HostId;
+use infratrack_shared::time::UnixMillis;
 use infratrack_shared::wire::event::{CertificateRenewed, Event};
 use infratrack_shared::wire::problem::code;
 use serde_bytes::ByteBuf;
@@ -12,9 +13,12 @@ use tokio::time::Instant;
 
 use crate::backoff::{self, Backoff};
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::daemon::renewal::{self, Renewal};
+use crate::daemon::returning::Returning;
 use crate::identity::{Collectors, Identity, Pair};
 use crate::reporter::{Report, ReportError, Reported, Reporter};
+use crate::returning;
 use crate::tls;
 use crate::uplink::{Connection, Endpoint, UplinkError};
 
@@ -39,7 +43,10 @@ pub(super) struct Link {
     side: Option<(Connection, Instant)>,
     backoff: Backoff,
     not_before: Instant,
+    /// When the certificate in `tls` ends.
+    expires: UnixMillis,
     renewal: Renewal,
+    returning: Returning,
     renewed: Option<Event>,
 }
 
@@ -50,20 +57,23 @@ pub(super) struct Lost {
 }
 
 impl Link {
-    pub(super) fn new(identity: Identity, endpoints: &[String]) -> anyhow::Result<Self> {
+    pub(super) fn new(identity: Identity, config: &Config) -> anyhow::Result<Self> {
         let current = identity.current()?;
         let mut collectors = identity.collectors()?;
-        if !endpoints.is_empty() {
-            endpoints.clone_into(&mut collectors.endpoints);
+        if !config.endpoints.is_empty() {
+            config.endpoints.clone_into(&mut collectors.endpoints);
         }
+        let enroll_endpoint = config.enroll_endpoint.clone();
+        let returning = Returning::at(enroll_endpoint.or(collectors.enroll_endpoint.take()));
         anyhow::ensure!(
             !collectors.endpoints.is_empty(),
             "no collector is known: set endpoints"
         );
-        let next = identity.next()?;
-        let (renewal, host) = (Renewal::of(next.as_ref().unwrap_or(&current)), current.host);
+        let (next, host) = (identity.next()?, current.host);
         let trying_next = next.is_some();
-        let tls = tls::mutual(&identity.roots()?, next.unwrap_or(current))?;
+        let pair = next.unwrap_or(current);
+        let (renewal, expires) = (Renewal::of(&pair), pair.not_after);
+        let tls = tls::mutual(&identity.roots()?, pair)?;
         Ok(Self {
             identity,
             // Hosts begin at different collectors.
@@ -76,7 +86,9 @@ impl Link {
             side: None,
             backoff: Backoff::default(),
             not_before: Instant::now(),
+            expires,
             renewal,
+            returning,
             renewed: None,
         })
     }
@@ -98,6 +110,11 @@ impl Link {
     /// Nothing is to be sent before this.
     pub(super) fn not_before(&self) -> Instant {
         self.not_before
+    }
+
+    /// When the certificate is to return, if nothing renews it before.
+    pub(super) fn next_return(&self, now: UnixMillis) -> Instant {
+        self.returning.next(self.expires, now)
     }
 
     /// Sends one report, over the main connection where that is `free`.
@@ -164,9 +181,12 @@ impl Link {
         Ok(())
     }
 
-    /// Renews when it is time. The event, once the new certificate is in use.
+    /// Renews when it is time, or returns when that time has passed. The event, once the new certificate is
+    /// in use.
     pub(super) async fn renew_if_due(&mut self, clock: &Clock) -> Option<Event> {
-        if self.renewal.is_due(clock.now())
+        if let Some(endpoint) = self.returning.due(self.expires, clock.now()) {
+            self.come_back(&endpoint).await;
+        } else if self.renewal.is_due(clock.now())
             && Instant::now() >= self.not_before
             && let Err(error) = self.renew().await
         {
@@ -186,6 +206,33 @@ impl Link {
         renewal::renew(&self.identity, &mut connection).await?;
         self.reload()?;
         Ok(())
+    }
+
+    /// Returns with the expired certificate, and uses the new one from the next connection on.
+    async fn come_back(&mut self, endpoint: &str) {
+        tracing::info!(endpoint, "the certificate has expired; returning with it");
+        let (identity, trust_domain) = (&self.identity, &self.collectors.trust_domain);
+        let returned = async {
+            let old = match identity.next()? {
+                Some(next) => next,
+                None => identity.current()?,
+            };
+            returning::come_back(identity, &old, endpoint, trust_domain).await
+        };
+        match returned.await {
+            Ok(()) => {
+                self.returning.done();
+                if let Err(error) = self.reload() {
+                    let error = format!("{error:#}");
+                    tracing::error!(error, "the returned certificate is not usable");
+                }
+            }
+            // A renewed one that no collector knows: the one before it may still return.
+            Err(error) if self.trying_next && error.is_unknown() => {
+                self.certificate_unknown();
+            }
+            Err(error) => self.returning.failed(&error, self.host),
+        }
     }
 
     async fn connection(&mut self, free: bool) -> Result<&mut Connection, UplinkError> {
@@ -251,6 +298,9 @@ impl Link {
     }
 
     fn failed(&mut self, error: &UplinkError) -> Lost {
+        if error.is_expired() {
+            self.returning.told();
+        }
         let wait = match error {
             UplinkError::Refused { problem, .. } if problem.code == code::PROTOCOL_UNSUPPORTED => {
                 // One side has to be upgraded first.
@@ -317,7 +367,7 @@ impl Link {
             Some(pair) => pair,
             None => self.identity.current()?,
         };
-        self.renewal = Renewal::of(&pair);
+        (self.renewal, self.expires) = (Renewal::of(&pair), pair.not_after);
         self.tls = Arc::new(tls::mutual(&self.identity.roots()?, pair)?);
         // A held answer goes on to its end over the old connection.
         self.side = None;

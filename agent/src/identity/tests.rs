@@ -22,6 +22,7 @@ fn sign(identity: &Identity, host: HostId) -> Vec<Vec<u8>> {
 
 fn collectors() -> Collectors {
     Collectors {
+        enroll_endpoint: Some("collector.example.org:8444".to_owned()),
         trust_domain: "example.org".to_owned(),
         endpoints: vec!["127.0.0.1:8443".to_owned()],
     }
@@ -129,4 +130,24 @@ fn a_key_that_is_in_use_is_never_asked_a_second_certificate_for() {
     fs::write(identity.path(NEXT_KEY), &key).expect("written");
     identity.request().expect("request");
     assert_ne!(fs::read(identity.path(NEXT_KEY)).expect("key"), key);
+}
+
+#[test]
+fn who_enrolls_anew_is_not_who_it_was_about_to_become() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let identity = Identity::open(dir.path()).expect("opened");
+    let (before, after) = (HostId::random(), HostId::random());
+    let chain = sign(&identity, before);
+    identity
+        .store_enrollment(&chain, &chain, &collectors())
+        .expect("stored");
+    identity
+        .store_next(&sign(&identity, before))
+        .expect("stored");
+    let chain = sign(&identity, after);
+    identity
+        .store_enrollment(&chain, &chain, &collectors())
+        .expect("stored");
+    assert!(identity.next().expect("read").is_none());
+    assert_eq!(identity.current().expect("enrolled").host, after);
 }

@@ -117,10 +117,10 @@ impl Certificates {
         if valid.not_after > self.clock.now() {
             return Ok(valid.host);
         }
-        let detail = "this certificate has expired; enroll again";
+        let detail = "this certificate has expired; return with it";
         Err(Refusal::new(
             StatusCode::UNAUTHORIZED,
-            code::CERTIFICATE_UNKNOWN,
+            code::CERTIFICATE_EXPIRED,
             detail,
         ))
     }

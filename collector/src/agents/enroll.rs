@@ -268,6 +268,8 @@ pub struct TokenOptions {
     pub cidr: Option<IpNet>,
     pub hostname_pattern: Option<String>,
     pub tags: Vec<String>,
+    /// Whoever uses the token becomes this host again.
+    pub host: Option<HostId>,
     pub approval_required: bool,
 }
 
@@ -279,6 +281,7 @@ impl Default for TokenOptions {
             cidr: None,
             hostname_pattern: None,
             tags: Vec::new(),
+            host: None,
             approval_required: false,
         }
     }
@@ -301,7 +304,7 @@ pub async fn create_token(
         cidr: options.cidr,
         hostname_pattern: options.hostname_pattern.as_deref(),
         tags: &options.tags,
-        host: None,
+        host: options.host,
         approval_required: options.approval_required,
         created_by,
     };

@@ -6,6 +6,7 @@
 pub mod answer;
 pub mod arrival;
 pub mod certificates;
+pub mod challenge;
 pub mod check;
 pub mod commands;
 pub mod cursor;
@@ -14,6 +15,7 @@ pub mod ingest;
 pub mod problem;
 pub mod rate;
 pub mod renew;
+pub mod returning;
 pub mod service;
 pub mod tls;
 pub mod writer;

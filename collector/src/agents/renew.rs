@@ -11,11 +11,12 @@ use infratrack_shared::wire::enroll::{RenewRequest, RenewResponse};
 use infratrack_shared::wire::problem::code;
 use serde_bytes::ByteBuf;
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 
 use crate::agents::problem::Refusal;
 use crate::app::App;
 use crate::ca::Request;
-use crate::store::{agent_certs, unix_millis};
+use crate::store::{agent_certs, hosts, unix_millis};
 
 /// Issues a certificate to `host` for the key in `body`.
 pub async fn renew(app: &App, host: HostId, body: &[u8]) -> Result<RenewResponse, Refusal> {
@@ -26,27 +27,49 @@ pub async fn renew(app: &App, host: HostId, body: &[u8]) -> Result<RenewResponse
         })?;
     let csr = Request::parse(&request.csr)
         .map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, code::CSR_INVALID, error))?;
-    let mut connection = app
-        .pool
-        .acquire()
+    let mut transaction = app.pool.begin().await.map_err(unavailable)?;
+    hosts::lock(&mut transaction, host)
         .await
-        .map_err(|error| unavailable(&error))?;
-    let known = agent_certs::find_by_key(&mut connection, &csr.spki_sha256).await;
-    let (certificate, not_after) = match known.map_err(|error| unavailable(&error))? {
-        Some(known) if known.host_id == host.0 && known.revoked_at.is_none() => {
-            (known.certificate, known.not_after)
-        }
-        Some(_) => {
+        .map_err(unavailable)?;
+    let (certificate, not_after) = certificate_for(app, &mut transaction, host, &csr).await?;
+    transaction.commit().await.map_err(unavailable)?;
+    Ok(response(app, certificate, not_after))
+}
+
+/// The certificate that `host`, whose row is locked, has for this key, or a fresh one.
+pub(super) async fn certificate_for(
+    app: &App,
+    connection: &mut PgConnection,
+    host: HostId,
+    csr: &Request,
+) -> Result<(Vec<u8>, OffsetDateTime), Refusal> {
+    let known = agent_certs::find_by_key(connection, &csr.spki_sha256)
+        .await
+        .map_err(unavailable)?;
+    match known {
+        Some(known) if known.host_id != host.0 || known.revoked_at.is_some() => {
             let detail = "this key is another host's, or of a revoked certificate; make a new one";
-            return Err(Refusal::new(
+            Err(Refusal::new(
                 StatusCode::BAD_REQUEST,
                 code::CSR_INVALID,
                 detail,
-            ));
+            ))
         }
-        None => issue(app, &mut connection, host, &csr).await?,
-    };
-    Ok(RenewResponse {
+        Some(known) if known.not_after > app.clock.now() => {
+            Ok((known.certificate, known.not_after))
+        }
+        // One that expired before its answer arrived is of no use.
+        Some(_) | None => issue(app, connection, host, csr).await,
+    }
+}
+
+/// The answer with a certificate of this fleet.
+pub(super) fn response(
+    app: &App,
+    certificate: Vec<u8>,
+    not_after: OffsetDateTime,
+) -> RenewResponse {
+    RenewResponse {
         chain: vec![
             ByteBuf::from(certificate),
             ByteBuf::from(app.ca.issuing().to_vec()),
@@ -54,7 +77,7 @@ pub async fn renew(app: &App, host: HostId, body: &[u8]) -> Result<RenewResponse
         trust_bundle: vec![ByteBuf::from(app.ca.root().to_vec())],
         not_after: unix_millis(not_after),
         server_time: app.clock.unix_millis(),
-    })
+    }
 }
 
 async fn issue(
@@ -62,7 +85,7 @@ async fn issue(
     connection: &mut PgConnection,
     host: HostId,
     csr: &Request,
-) -> Result<(Vec<u8>, time::OffsetDateTime), Refusal> {
+) -> Result<(Vec<u8>, OffsetDateTime), Refusal> {
     let now = app.clock.now();
     let lifetime = app
         .config
@@ -73,7 +96,7 @@ async fn issue(
     let issued = app
         .ca
         .issue_host(csr, host, now, lifetime)
-        .map_err(|error| unavailable(&error))?;
+        .map_err(|error| unavailable_because(&error))?;
     let cert = agent_certs::NewCert {
         serial: &issued.serial,
         host,
@@ -85,11 +108,16 @@ async fn issue(
     };
     agent_certs::insert(connection, &cert)
         .await
-        .map_err(|error| unavailable(&error))?;
+        .map_err(unavailable)?;
     Ok((issued.certificate.to_vec(), issued.not_after))
 }
 
-fn unavailable(error: &(dyn std::error::Error + 'static)) -> Refusal {
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
+fn unavailable(error: sqlx::Error) -> Refusal {
+    unavailable_because(&error)
+}
+
+fn unavailable_because(error: &(dyn std::error::Error + 'static)) -> Refusal {
     tracing::warn!(error, "cannot renew a certificate");
     Refusal::unavailable("the collector can't issue at the moment", 30)
 }

@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::agents::answer::AnswerBody;
 use crate::agents::enroll::{self, Enrolled};
 use crate::agents::problem::Refusal;
-use crate::agents::{ingest, renew};
+use crate::agents::{ingest, renew, returning};
 use crate::app::App;
 use crate::ca;
 use crate::http::body::{self, BodyError, MinRate};
@@ -82,12 +82,21 @@ impl Enrollment {
         peer: &Peer,
         request: Request<Incoming>,
     ) -> Result<Response<AnswerBody>, Refusal> {
-        if request.uri().path() != path::ENROLL {
-            return Err(not_found(request.uri().path()));
+        let (head, body) = request.into_parts();
+        let app = &self.0;
+        let called = head.uri.path();
+        if ![path::ENROLL, path::CHALLENGE, path::RETURN].contains(&called) {
+            return Err(not_found(called));
         }
-        only_post(request.method())?;
-        let body = read(request.into_body(), limits::ENROLL_BYTES).await?;
-        match enroll::enroll(&self.0, peer.address.ip(), &body).await? {
+        only_post(&head.method)?;
+        let body = read(body, limits::ENROLL_BYTES).await?;
+        if called == path::CHALLENGE {
+            return message(StatusCode::OK, &returning::challenge(app, &body)?);
+        }
+        if called == path::RETURN {
+            return message(StatusCode::OK, &returning::come_back(app, &body).await?);
+        }
+        match enroll::enroll(app, peer.address.ip(), &body).await? {
             Enrolled::Done(response) => message(StatusCode::OK, &response),
             Enrolled::Pending(pending) => message(StatusCode::ACCEPTED, &pending),
         }

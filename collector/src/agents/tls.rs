@@ -4,16 +4,20 @@
 //! from the fleet's own CA and is replaced while the listener runs.
 
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
+use rustls::time_provider::TimeProvider;
 use rustls::{RootCertStore, ServerConfig};
+use rustls_pki_types::UnixTime;
 use thiserror::Error;
 use time::OffsetDateTime;
 
 use crate::ca::{Ca, CaError};
+use crate::clock::Clock;
 
 /// Why a listener's TLS can't be set up.
 #[derive(Debug, Error)]
@@ -52,15 +56,32 @@ impl ResolvesServerCert for ServerCertificate {
     }
 }
 
+/// The collector's clock, by which certificates of agents are valid or not.
+#[derive(Debug)]
+struct TlsClock(Clock);
+
+impl TimeProvider for TlsClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let seconds = u64::try_from(self.0.now().unix_timestamp()).ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+    }
+}
+
 /// For the agent listener: everyone shows a certificate of the fleet's CA.
-pub fn mutual(ca: &Ca, certificate: Arc<ServerCertificate>) -> Result<ServerConfig, TlsError> {
+pub fn mutual(
+    ca: &Ca,
+    certificate: Arc<ServerCertificate>,
+    clock: Clock,
+) -> Result<ServerConfig, TlsError> {
     let mut roots = RootCertStore::empty();
     roots.add(ca.root().clone())?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
     let builder = builder()?.with_client_cert_verifier(verifier);
-    Ok(without_resumption(builder.with_cert_resolver(certificate)))
+    let mut config = without_resumption(builder.with_cert_resolver(certificate));
+    config.time_provider = Arc::new(TlsClock(clock));
+    Ok(config)
 }
 
 /// For the enrollment listener: whoever comes, comes with a token.

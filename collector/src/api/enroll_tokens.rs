@@ -6,12 +6,15 @@ use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Extension, Path, State};
 use http::StatusCode;
+use infratrack_shared::ids::HostId;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use time::Duration;
+use uuid::Uuid;
 
 use crate::agents::enroll::{TokenOptions, create_token};
 use crate::api::auth::Caller;
+use crate::api::hosts;
 use crate::api::problem::Problem;
 use crate::app::App;
 use crate::store::enroll_tokens;
@@ -28,6 +31,8 @@ pub struct NewToken {
     pub cidr: Option<IpNet>,
     pub hostname_pattern: Option<String>,
     pub tags: Vec<String>,
+    /// Whoever uses the token becomes this host again.
+    pub host_id: Option<Uuid>,
     pub approval_required: bool,
 }
 
@@ -57,12 +62,19 @@ pub async fn create(
     if !(1..=500).contains(&max_uses) {
         return Err(Problem::invalid("max_uses must be from 1 to 500"));
     }
+    if let Some(host) = body.host_id {
+        if max_uses != 1 {
+            return Err(Problem::invalid("a token for one host has one use"));
+        }
+        hosts::find(&app, HostId(host)).await?;
+    }
     let options = TokenOptions {
         lifetime: Duration::seconds(lifetime_s),
         max_uses,
         cidr: body.cidr,
         hostname_pattern: body.hostname_pattern,
         tags: body.tags,
+        host: body.host_id.map(HostId),
         approval_required: body.approval_required,
     };
     let pin = app.ca.root_pin();

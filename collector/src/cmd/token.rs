@@ -11,6 +11,7 @@ use infratrack_collector::clock::Clock;
 use infratrack_collector::config::Config;
 use infratrack_collector::postgres::private_connect_options;
 use infratrack_collector::server;
+use infratrack_shared::ids::HostId;
 use ipnet::IpNet;
 
 /// The kinds of tokens.
@@ -40,6 +41,9 @@ pub(crate) struct EnrollArguments {
     /// A tag for the hosts; may be repeated
     #[arg(long = "tag")]
     tags: Vec<String>,
+    /// For a host that is known, by its id: whoever uses the token becomes that host again
+    #[arg(long, conflicts_with = "uses")]
+    host: Option<HostId>,
     /// An operator has to approve each host
     #[arg(long)]
     approve: bool,
@@ -72,6 +76,7 @@ pub(crate) async fn run(config: &Config, token: Token) -> anyhow::Result<()> {
                 cidr: arguments.cidr,
                 hostname_pattern: arguments.hostname,
                 tags: arguments.tags,
+                host: arguments.host,
                 approval_required: arguments.approve,
             };
             let token = create_token(&pool, ca.root_pin(), &options, "command line", now).await?;

@@ -76,6 +76,20 @@ pub async fn insert(
     Ok(done.rows_affected())
 }
 
+/// Locks a host, so that what is issued to it is issued one after another; answers when it was retired.
+pub async fn lock(
+    connection: &mut PgConnection,
+    host: HostId,
+) -> sqlx::Result<Option<OffsetDateTime>> {
+    // Not against rows that only refer to the host.
+    sqlx::query_scalar!(
+        "select retired_at from hosts where host_id = $1 for no key update",
+        host.0
+    )
+    .fetch_one(connection)
+    .await
+}
+
 /// Takes names and machine ids from the identity facts of `hosts`.
 pub async fn update_identity(connection: &mut PgConnection, hosts: &[Uuid]) -> sqlx::Result<u64> {
     let done = sqlx::query!(

@@ -1,4 +1,5 @@
-//! `POST /enroll/v1` and `POST /agent/v1/renew`: how a host gets and keeps its certificate.
+//! `POST /enroll/v1`, `POST /agent/v1/renew`, and `POST /enroll/v1/return`: how a host gets its certificate,
+//! keeps it, and gets another after it expired.
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -51,11 +52,46 @@ pub struct RenewRequest {
     pub csr: ByteBuf,
 }
 
-/// The new certificate.
+/// The new certificate: to a [`RenewRequest`] and to a [`ReturnRequest`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RenewResponse {
     pub chain: Vec<ByteBuf>,
     pub trust_bundle: Vec<ByteBuf>,
     pub not_after: UnixMillis,
     pub server_time: UnixMillis,
+}
+
+/// Asks for a nonce to sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChallengeRequest {
+    pub protocol: u16,
+}
+
+/// The nonce, good for 60 s at every collector of the fleet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChallengeResponse {
+    pub nonce: ByteBuf,
+    pub server_time: UnixMillis,
+}
+
+/// A new key for a host whose certificate has expired. The same key again is answered with the same
+/// certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReturnRequest {
+    pub protocol: u16,
+    /// The certificate that expired, DER.
+    pub certificate: ByteBuf,
+    pub nonce: ByteBuf,
+    /// PKCS #10, DER, with a fresh key.
+    pub csr: ByteBuf,
+    /// ECDSA P-256 with SHA-256, ASN.1, by the expired certificate's key over [`return_message`].
+    pub signature: ByteBuf,
+}
+
+/// What the key of an expired certificate signs. Begins with words that no certificate and no TLS
+/// handshake begins with, so that the signature is good for nothing else.
+pub fn return_message(nonce: &[u8], csr: &[u8]) -> Vec<u8> {
+    // The length keeps the two apart.
+    let length = u32::try_from(nonce.len()).unwrap_or(u32::MAX).to_be_bytes();
+    [b"infratrack return 1\n", &length[..], nonce, csr].concat()
 }

@@ -25,4 +25,6 @@ pub mod path {
     pub const BATCH: &str = "/agent/v1/batch";
     pub const RENEW: &str = "/agent/v1/renew";
     pub const ENROLL: &str = "/enroll/v1";
+    pub const CHALLENGE: &str = "/enroll/v1/challenge";
+    pub const RETURN: &str = "/enroll/v1/return";
 }

@@ -24,7 +24,13 @@ pub mod code {
     pub const STREAM_FORKED: &str = "stream_forked";
     /// 401: the collector never issued this certificate, or no longer knows it.
     pub const CERTIFICATE_UNKNOWN: &str = "certificate_unknown";
-    /// 403: the certificate was revoked. Keep the spool, stop sending.
+    /// 401: the certificate has expired; return with it.
+    pub const CERTIFICATE_EXPIRED: &str = "certificate_expired";
+    /// 400: the nonce of a return is older than 60 s or from elsewhere; ask for another.
+    pub const CHALLENGE_STALE: &str = "challenge_stale";
+    /// 403: the certificate expired more than 30 days ago; an operator has to make a token for the host.
+    pub const RETURN_TOO_LATE: &str = "return_too_late";
+    /// 403: the certificate was revoked, or its host retired. Keep the spool, stop sending.
     pub const CERTIFICATE_REVOKED: &str = "certificate_revoked";
     /// 401: token unknown, used up, expired, or used from a wrong place; one answer for all.
     pub const TOKEN_INVALID: &str = "token_invalid";

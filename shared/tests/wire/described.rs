@@ -102,6 +102,8 @@ fn paths_and_types_of_content_are_those_of_the_code() {
         path::BATCH,
         path::RENEW,
         path::ENROLL,
+        path::CHALLENGE,
+        path::RETURN,
         CONTENT_TYPE,
         FRAMES_CONTENT_TYPE,
     ] {

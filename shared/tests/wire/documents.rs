@@ -11,7 +11,8 @@ use infratrack_shared::wire::batch::{
     Batch, Body, Class, Lost, LostReason, Part, Record, StatePart,
 };
 use infratrack_shared::wire::enroll::{
-    EnrollPending, EnrollRequest, EnrollResponse, RenewRequest, RenewResponse,
+    ChallengeRequest, ChallengeResponse, EnrollPending, EnrollRequest, EnrollResponse,
+    RenewRequest, RenewResponse, ReturnRequest,
 };
 use infratrack_shared::wire::event::{
     AgentStart, AgentStop, CertificateRenewed, CommandOutcome, CommandResult, DamagedClass, Event,
@@ -377,6 +378,27 @@ pub(crate) fn renew_response() -> RenewResponse {
         trust_bundle: vec![ByteBuf::from(vec![3; 40]), ByteBuf::from(vec![5; 40])],
         not_after: UnixMillis(NOW.0 + 30 * 86_400_000),
         server_time: NOW,
+    }
+}
+
+pub(crate) fn challenge_request() -> ChallengeRequest {
+    ChallengeRequest { protocol: 1 }
+}
+
+pub(crate) fn challenge_response() -> ChallengeResponse {
+    ChallengeResponse {
+        nonce: ByteBuf::from(vec![6; 48]),
+        server_time: NOW,
+    }
+}
+
+pub(crate) fn return_request() -> ReturnRequest {
+    ReturnRequest {
+        protocol: 1,
+        certificate: ByteBuf::from(vec![4; 40]),
+        nonce: ByteBuf::from(vec![6; 48]),
+        csr: ByteBuf::from(vec![0x30, 0x82, 0x01, 0x02]),
+        signature: ByteBuf::from(vec![0x30, 0x45, 7]),
     }
 }
 

@@ -9,7 +9,9 @@ use infratrack_shared::wire::answer::Frame;
 use infratrack_shared::wire::batch::{
     Batch, Body, Class, Lost, LostReason, Part, Record, StatePart,
 };
-use infratrack_shared::wire::enroll::{EnrollRequest, RenewRequest};
+use infratrack_shared::wire::enroll::{
+    ChallengeRequest, EnrollRequest, RenewRequest, ReturnRequest,
+};
 use infratrack_shared::wire::frame::FrameReader;
 use infratrack_shared::wire::heartbeat::{FilesystemUsage, Heartbeat, SpoolUsage, Unknown};
 use infratrack_shared::wire::problem::Problem;
@@ -176,6 +178,8 @@ fn decode_as_everything(bytes: &[u8]) {
     drop(codec::decode::<Frame>(bytes, &Limits::default()));
     drop(codec::decode::<EnrollRequest>(bytes, &small));
     drop(codec::decode::<RenewRequest>(bytes, &small));
+    drop(codec::decode::<ChallengeRequest>(bytes, &small));
+    drop(codec::decode::<ReturnRequest>(bytes, &small));
     drop(codec::decode::<Problem>(bytes, &small));
     let mut reader = FrameReader::default();
     reader.push(bytes);

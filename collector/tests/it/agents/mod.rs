@@ -8,4 +8,5 @@ mod enroll;
 mod hostile;
 mod identity;
 mod reporter;
+mod returning;
 mod state;

@@ -33,7 +33,7 @@ pub(crate) fn write_missing(root: &Path, corpus: &Path) {
     batch.extend(hostile());
     write("batch", batch);
     write("scan", [hostile(), damaged("full", &full, 2)].concat());
-    for target in ["enroll_request", "renew_request"] {
+    for target in ["enroll_request", "renew_request", "return_request"] {
         let valid = recorded(&target.replace('_', "-"));
         let hostile = hostile().into_iter().take(3);
         write(
