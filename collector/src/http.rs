@@ -20,18 +20,22 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ipnet::IpNet;
 use rustls::ServerConfig;
+use rustls::server::Acceptor;
 use rustls_pki_types::CertificateDer;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use drain::Drain;
 use pending::PendingByAddress;
 
 /// hyper's buffer for a request head; agents' and browsers' heads fit with room.
 const HEAD_BYTES: usize = 16 * 1024;
+/// How long a client's part of a handshake may take before its turn goes to the next one: some round trips.
+const TURN: Duration = Duration::from_millis(250);
 /// Pause after an error of `accept` that will not pass by itself at once (EMFILE, ENFILE, ENOMEM).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -40,7 +44,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Limits {
     /// Open connections, handshakes included.
     pub connections: usize,
-    /// TLS handshakes under way.
+    /// TLS handshakes that are worked on.
     pub handshakes: usize,
     /// Connections of one address that have not finished their handshake.
     pub pending_per_address: usize,
@@ -197,10 +201,7 @@ impl<H: Handler> Connection<H> {
                 )
                 .await;
         };
-        let handshake = async {
-            let _permit = self.handshakes.acquire().await.ok()?;
-            TlsAcceptor::from(tls).accept(stream).await.ok()
-        };
+        let handshake = self.handshake(tls, stream);
         let Ok(Some(stream)) = tokio::time::timeout_at(deadline, handshake).await else {
             return self.handshake_failed();
         };
@@ -219,6 +220,25 @@ impl<H: Handler> Connection<H> {
             },
         )
         .await;
+    }
+
+    /// A turn is for what costs us: it is taken when the client has said its first words, and given back by
+    /// a client that is slow with its last. So none waits for one that dribbles.
+    async fn handshake(
+        &self,
+        tls: Arc<ServerConfig>,
+        stream: TcpStream,
+    ) -> Option<TlsStream<TcpStream>> {
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream)
+            .await
+            .ok()?;
+        let turn = self.handshakes.acquire().await.ok()?;
+        let mut rest = std::pin::pin!(hello.into_stream(tls));
+        if let Ok(done) = tokio::time::timeout(TURN, rest.as_mut()).await {
+            return done.ok();
+        }
+        drop(turn);
+        rest.await.ok()
     }
 
     async fn requests(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send, peer: Peer) {

@@ -51,6 +51,7 @@ struct Listening {
     address: SocketAddr,
     stats: Arc<Stats>,
     drainer: Drainer,
+    root: rustls_pki_types::CertificateDer<'static>,
     _dir: tempfile::TempDir,
 }
 
@@ -75,6 +76,7 @@ async fn listen(limits: Limits, with_tls: bool) -> Listening {
         address,
         stats,
         drainer,
+        root: ca.root().clone(),
         _dir: dir,
     }
 }
@@ -120,6 +122,48 @@ async fn a_handshake_a_head_and_an_idle_connection_that_take_too_long_are_cut() 
         (plain.stats.open.load(Ordering::Relaxed) == 0).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handshakes_that_stand_still_keep_nobody_from_theirs() {
+    let limits = Limits {
+        handshakes: 1,
+        ..Limits::default()
+    };
+    let listening = listen(limits, true).await;
+    let mut silent = Vec::new();
+    // Before the first word, within it, and after it.
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(listening.root.clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let client = Arc::new(client);
+    let name = tls::server_name("example.org").unwrap();
+    let mut hello = Vec::new();
+    rustls::ClientConnection::new(Arc::clone(&client), name.clone())
+        .unwrap()
+        .write_tls(&mut hello)
+        .unwrap();
+    for sent in [&[][..], &hello[..20], &hello] {
+        let mut stream = TcpStream::connect(listening.address).await.unwrap();
+        stream.write_all(sent).await.unwrap();
+        silent.push(stream);
+    }
+    eventually("all of them", || async {
+        (listening.stats.open.load(Ordering::Relaxed) == 3).then_some(())
+    })
+    .await;
+    let stream = TcpStream::connect(listening.address).await.unwrap();
+    let connecting = tokio_rustls::TlsConnector::from(client).connect(name, stream);
+    tokio::time::timeout(Duration::from_secs(5), connecting)
+        .await
+        .expect("its turn comes before the others' time is over")
+        .unwrap();
+    assert_eq!(listening.stats.open.load(Ordering::Relaxed), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]

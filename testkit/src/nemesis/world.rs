@@ -3,6 +3,7 @@
 //! Whatever is hurt is alive again when its method returns, but for faults of the network, which last until
 //! [`World::heal`].
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -221,6 +222,11 @@ impl World {
             admin_token: std::fs::read_to_string(self.dir.path().join("admin_token"))?,
         };
         Ok(FleetConfig::new(node.agents, node.enroll, tokens))
+    }
+
+    /// Its listener for operators.
+    pub fn operators(&self) -> SocketAddr {
+        self.collectors[self.current].operators
     }
 
     /// The tables.
