@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use infratrack_shared::ids::CollectorId;
 use infratrack_shared::wire::answer::{Intervals, Policy};
-use serde_bytes::ByteBuf;
 use sqlx::PgPool;
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -15,7 +14,8 @@ use crate::agents::commands::Answers;
 use crate::agents::rate::HostRates;
 use crate::agents::writer::Writers;
 use crate::blob::BlobStore;
-use crate::ca::SharedCa;
+use crate::ca::Ca;
+use crate::ca::live::LiveCa;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::jobs::liveness::Silence;
@@ -28,7 +28,7 @@ pub struct App {
     pub config: Config,
     pub clock: Clock,
     pub pool: PgPool,
-    pub ca: SharedCa,
+    pub ca: LiveCa,
     pub blob: BlobStore,
     pub answers: Arc<Answers>,
     pub certificates: Certificates,
@@ -46,7 +46,7 @@ impl App {
         config: Config,
         clock: Clock,
         pool: PgPool,
-        ca: SharedCa,
+        ca: LiveCa,
         blob: BlobStore,
     ) -> Arc<Self> {
         let answers = Arc::new(Answers::default());
@@ -54,7 +54,7 @@ impl App {
         let writers = Writers::start(&pool, &clock, &config.ingest, &config.retention);
         let ingest = &config.ingest;
         let rates = HostRates::new(ingest.host_batches_per_second, ingest.host_batches_burst);
-        let policy = watch::Sender::new(default_policy(&config, &ca));
+        let policy = watch::Sender::new(default_policy(&config, &ca.load()));
         let silence = Silence::new(&config.liveness);
         let (id, started_at) = (CollectorId::at(clock.unix_millis()), clock.now());
         Arc::new(Self {
@@ -103,16 +103,21 @@ fn reachable(listen: SocketAddr) -> String {
 }
 
 /// What agents are asked where no operator said otherwise: version 1, so that every agent takes it.
-fn default_policy(config: &Config, ca: &SharedCa) -> Policy {
+fn default_policy(config: &Config, ca: &Ca) -> Policy {
     let millis =
         |duration: std::time::Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
     Policy {
-        version: 1,
+        version: policy_version(ca, 1),
         intervals: Intervals {
             heartbeat_ms: millis(config.agents.heartbeat_interval),
             facts_ms: millis(config.agents.facts_interval),
         },
-        trust_bundle: vec![ByteBuf::from(ca.root().to_vec())],
+        trust_bundle: ca.trust_bundle(),
         ..Policy::default()
     }
+}
+
+/// A policy's version as agents compare it: a change of the CA's generations makes every policy a newer one.
+pub fn policy_version(ca: &Ca, version: u64) -> u64 {
+    u64::from(ca.change()) << 32 | version
 }

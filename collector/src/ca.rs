@@ -1,33 +1,40 @@
 //! The certificate authority: root, online issuing CA, and the leaves it gives out (RFC 5280).
 //!
 //! ECDSA P-256 throughout. Keys are files of mode 0600 below `<data_dir>/ca`; several collectors share
-//! them by sharing the files. From a CSR only the public key is taken.
+//! them by sharing the files. From a CSR only the public key is taken. While the CA is being rotated there are
+//! two generations of it ([`rotation`]): both are accepted, and the later one signs from its time on.
 
+pub mod authority;
+pub mod dependents;
+pub mod live;
+pub mod rotation;
 pub mod signature;
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use hmac::{Hmac, KeyInit, Mac};
 use infratrack_shared::ids::HostId;
 use infratrack_shared::spiffe;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
-    SanType, SerialNumber, SigningKey,
+    CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+    SerialNumber, SigningKey,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer};
+use serde_bytes::ByteBuf;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use time::{Duration, OffsetDateTime};
+use x509_parser::extensions::ParsedExtension;
+
+use authority::{Authority, Names};
+use rotation::Rotation;
 
 /// Clocks of hosts may be this far behind when they first use a certificate.
 const BACKDATE: Duration = Duration::minutes(5);
-const ROOT_LIFETIME: Duration = Duration::days(3650);
-const ISSUING_LIFETIME: Duration = Duration::days(1825);
 /// Lifetime of the certificates of a collector's own listeners.
 pub const SERVER_LIFETIME: Duration = Duration::days(30);
 
@@ -39,7 +46,7 @@ pub enum CaError {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("{} is missing: the CA needs root.pem, issuing.pem and issuing.key together", .0.display())]
+    #[error("{} is missing: the CA needs root.pem, issuing.pem and issuing.key together, and root.key to be rotated", .0.display())]
     Missing(PathBuf),
     #[error("{} is not what it should be: {reason}", path.display())]
     Damaged { path: PathBuf, reason: String },
@@ -49,14 +56,20 @@ pub enum CaError {
     CsrKey,
     #[error("a certificate could not be signed")]
     Sign(#[source] rcgen::Error),
+    #[error("the CA is being rotated; retire the old generation first")]
+    Rotating,
+    #[error("there is no generation to retire: none is followed by one that signs")]
+    NothingToRetire,
+    #[error("no generation of the CA may sign")]
+    NoSigner,
 }
 
-/// The online part of the CA: everything it takes to issue.
+/// Everything it takes to issue.
 pub struct Ca {
     trust_domain: String,
-    root: CertificateDer<'static>,
-    issuing: CertificateDer<'static>,
-    issuer: Issuer<'static, KeyPair>,
+    change: u32,
+    /// Oldest first.
+    generations: Vec<Authority>,
 }
 
 /// A certificate that was signed just now.
@@ -97,61 +110,40 @@ impl Ca {
         now: OffsetDateTime,
     ) -> Result<Self, CaError> {
         if !dir.join("issuing.pem").exists() {
-            Self::create(dir, trust_domain, now)?;
+            let names = Names {
+                trust_domain,
+                suffix: "",
+                predecessor: None,
+            };
+            Authority::create(dir, &names, now)?;
         }
         Self::open(dir)
     }
 
     /// Opens the CA in `dir`.
     pub fn open(dir: &Path) -> Result<Self, CaError> {
-        let root = read_certificate(&dir.join("root.pem"))?;
-        let issuing = read_certificate(&dir.join("issuing.pem"))?;
-        let key_path = dir.join("issuing.key");
-        let pem = read(&key_path)?;
-        let damaged = |reason: String| CaError::Damaged {
-            path: key_path.clone(),
-            reason,
+        let rotation = Rotation::read(dir)?;
+        let open = |generation: &rotation::Generation| {
+            let dir = dir.join(&generation.dir);
+            Authority::open(&dir, generation.signs_from, generation.retired_at)
         };
-        let key = KeyPair::from_pem(&pem).map_err(|error| damaged(error.to_string()))?;
-        let issuer =
-            Issuer::from_ca_cert_der(&issuing, key).map_err(|error| damaged(error.to_string()))?;
-        if spki_of(&issuing).as_deref() != Some(&issuer.key().subject_public_key_info()[..]) {
-            return Err(damaged("it is not the key of issuing.pem".to_owned()));
-        }
-        let trust_domain = trust_domain_of(&root).ok_or_else(|| CaError::Damaged {
-            path: dir.join("root.pem"),
-            reason: "it names no trust domain (URI SAN spiffe://…)".to_owned(),
-        })?;
+        let generations: Vec<Authority> = rotation
+            .generations
+            .iter()
+            .map(open)
+            .collect::<Result<_, _>>()?;
+        let trust_domain = generations
+            .first()
+            .and_then(|first| trust_domain_of(&first.root))
+            .ok_or_else(|| CaError::Damaged {
+                path: dir.join("root.pem"),
+                reason: "it names no trust domain (URI SAN spiffe://…)".to_owned(),
+            })?;
         Ok(Self {
             trust_domain,
-            root,
-            issuing,
-            issuer,
+            change: rotation.change,
+            generations,
         })
-    }
-
-    /// Makes a root and an issuing CA. What is half made after a crash is made again.
-    fn create(dir: &Path, trust_domain: &str, now: OffsetDateTime) -> Result<(), CaError> {
-        std::fs::create_dir_all(dir).map_err(|source| CaError::File {
-            path: dir.to_owned(),
-            source,
-        })?;
-        let root_key = KeyPair::generate().map_err(CaError::Sign)?;
-        let mut params = ca_params("Infratrack root CA", trust_domain, now, ROOT_LIFETIME);
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
-        let root = params.self_signed(&root_key).map_err(CaError::Sign)?;
-        let root_issuer = Issuer::new(params, &root_key);
-        let issuing_key = KeyPair::generate().map_err(CaError::Sign)?;
-        let mut params = ca_params("Infratrack issuing CA", trust_domain, now, ISSUING_LIFETIME);
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        let issuing = params
-            .signed_by(&issuing_key, &root_issuer)
-            .map_err(CaError::Sign)?;
-        write_secret(&dir.join("root.key"), &root_key.serialize_pem())?;
-        write_secret(&dir.join("issuing.key"), &issuing_key.serialize_pem())?;
-        write_secret(&dir.join("root.pem"), &root.pem())?;
-        // Last: `open_or_create` takes its presence for a whole CA.
-        write_secret(&dir.join("issuing.pem"), &issuing.pem())
     }
 
     /// The name of the fleet.
@@ -159,20 +151,57 @@ impl Ca {
         &self.trust_domain
     }
 
-    /// The root certificate.
-    pub fn root(&self) -> &CertificateDer<'static> {
-        &self.root
+    /// How often its generations have changed.
+    pub fn change(&self) -> u32 {
+        self.change
     }
 
-    /// The issuing CA's certificate.
-    pub fn issuing(&self) -> &CertificateDer<'static> {
-        &self.issuing
+    /// Every generation, oldest first, retired ones too.
+    pub fn generations(&self) -> &[Authority] {
+        &self.generations
     }
 
-    /// SHA-256 of the root's `SubjectPublicKeyInfo`: what enrollment tokens pin.
-    pub fn root_pin(&self) -> [u8; 32] {
-        let spki = spki_of(&self.root).unwrap_or_default();
-        Sha256::digest(spki).into()
+    /// The generations whose certificates are accepted, oldest first.
+    pub fn accepted(&self) -> impl DoubleEndedIterator<Item = &Authority> {
+        self.generations.iter().filter(|one| one.is_accepted())
+    }
+
+    /// The generation that signs at `now`.
+    pub fn signing(&self, now: OffsetDateTime) -> Result<&Authority, CaError> {
+        let mut latest = self.accepted().rev();
+        latest
+            .find(|one| one.signs_from <= now)
+            .ok_or(CaError::NoSigner)
+    }
+
+    /// The roots to accept, DER.
+    pub fn trust_bundle(&self) -> Vec<ByteBuf> {
+        let roots = self.accepted().map(|one| ByteBuf::from(one.root.to_vec()));
+        roots.collect()
+    }
+
+    /// A host's certificate, and that of the issuing CA it is from.
+    pub fn chain_of(&self, certificate: Vec<u8>) -> Vec<ByteBuf> {
+        let leaf = CertificateDer::from(certificate.as_slice());
+        let by = issuer_key_id(&leaf);
+        let mut all = self.generations.iter();
+        let by = all.find(|one| one.is_issuer(by.as_deref()));
+        let issuing = by.map(|by| ByteBuf::from(by.issuing.to_vec()));
+        [ByteBuf::from(certificate)]
+            .into_iter()
+            .chain(issuing)
+            .collect()
+    }
+
+    /// Whether a certificate that one of the CA's keys signed is from a generation that is still accepted.
+    pub fn accepts(&self, certificate: &CertificateDer<'_>) -> bool {
+        let by = issuer_key_id(certificate);
+        self.accepted().any(|one| one.is_issuer(by.as_deref()))
+    }
+
+    /// SHA-256 of the root's `SubjectPublicKeyInfo`: what enrollment tokens made at `now` pin.
+    pub fn root_pin(&self, now: OffsetDateTime) -> Result<[u8; 32], CaError> {
+        self.signing(now).map(Authority::root_pin)
     }
 
     /// Signs a host's certificate: client authentication only, named by its SPIFFE id.
@@ -189,11 +218,13 @@ impl Ca {
             .try_into()
             .map_err(CaError::Sign)?;
         params.subject_alt_names = vec![SanType::URI(uri)];
-        self.sign(params, &request.public_key)
+        sign(self.signing(now)?, params, &request.public_key)
     }
 
     /// Signs the certificate of one of the collector's own listeners; answers its chain with the root
-    /// (which enrolling agents look for by its pin) and its key.
+    /// (which enrolling agents look for by its pin) and its key. Who trusts or pins the root before finds it
+    /// in the chain too, with the certificate that leads there: also after that root was retired, so that
+    /// who slept through the rotation still knows us.
     pub fn issue_server(
         &self,
         now: OffsetDateTime,
@@ -203,80 +234,86 @@ impl Ca {
         let mut params = leaf_params(&name, now, SERVER_LIFETIME);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.subject_alt_names = vec![SanType::DnsName(name.try_into().map_err(CaError::Sign)?)];
-        let issued = self.sign(params, &key)?;
-        let chain = vec![issued.certificate, self.issuing.clone(), self.root.clone()];
+        let signing = self.signing(now)?;
+        let issued = sign(signing, params, &key)?;
+        let mut chain = vec![issued.certificate, signing.issuing.clone()];
+        chain.extend(signing.cross.clone());
+        chain.push(signing.root.clone());
+        let at = self
+            .generations
+            .iter()
+            .position(|one| one.root == signing.root);
+        let before = at.and_then(|at| self.generations.get(at.checked_sub(1)?));
+        chain.extend(before.map(|before| before.root.clone()));
         Ok((chain, PrivateKeyDer::Pkcs8(key.serialize_der().into())))
     }
 
-    /// Signs what is no certificate. `message` begins with words that no certificate begins with, so that
-    /// neither can be passed off as the other.
-    pub fn sign_message(&self, message: &[u8]) -> Result<Vec<u8>, CaError> {
-        self.issuer.key().sign(message).map_err(CaError::Sign)
+    /// Signs what is no certificate, and names the key by the SHA-256 of its `SubjectPublicKeyInfo`. The
+    /// oldest key that is accepted, because every collector knows that one. `message` begins with words that
+    /// no certificate begins with, so that neither can be passed off as the other.
+    pub fn sign_message(&self, message: &[u8]) -> Result<(Vec<u8>, [u8; 32]), CaError> {
+        let key = self.keys().next().ok_or(CaError::NoSigner)?;
+        let signature = key.sign(message).map_err(CaError::Sign)?;
+        Ok((
+            signature,
+            Sha256::digest(key.subject_public_key_info()).into(),
+        ))
     }
 
-    /// A key for symmetric use, the same at every collector that has the issuing key: an HMAC under it.
-    pub fn derived_key(&self, context: &[u8]) -> [u8; 32] {
-        let mac = Hmac::<Sha256>::new_from_slice(&self.issuer.key().serialize_der());
-        let mut mac = mac.expect("HMAC takes a key of any length");
-        mac.update(context);
-        mac.finalize().into_bytes().into()
-    }
-
-    /// The certificate whose key signed, if it is one of this CA's: by the SHA-256 of its key.
+    /// The certificate whose key signed, if it is one of this CA's, by the SHA-256 of the key. Retired ones
+    /// too: what they signed before is still theirs.
     pub fn signer(&self, spki_sha256: &[u8]) -> Option<&CertificateDer<'static>> {
-        let same = |certificate: &&CertificateDer<'_>| {
+        let issuing = self.generations.iter().map(|one| &one.issuing);
+        let mut same = issuing.filter(|certificate| {
             spki_of(certificate).is_some_and(|spki| Sha256::digest(spki)[..] == *spki_sha256)
+        });
+        same.next()
+    }
+
+    /// Keys for symmetric use, the same at every collector that has the issuing keys: HMACs under them. The
+    /// first is to be used, the others are good too.
+    pub fn derived_keys(&self, context: &[u8]) -> Vec<[u8; 32]> {
+        let derive = |key: &KeyPair| {
+            let mac = Hmac::<Sha256>::new_from_slice(&key.serialize_der());
+            let mut mac = mac.expect("HMAC takes a key of any length");
+            mac.update(context);
+            mac.finalize().into_bytes().into()
         };
-        Some(&self.issuing).filter(same)
+        self.keys().map(derive).collect()
     }
 
-    /// SHA-256 of the issuing key's `SubjectPublicKeyInfo`.
-    pub fn issuing_key_id(&self) -> [u8; 32] {
-        Sha256::digest(self.issuer.key().subject_public_key_info()).into()
+    fn keys(&self) -> impl Iterator<Item = &KeyPair> {
+        self.generations
+            .iter()
+            .filter_map(|one| one.issuer.as_ref().map(Issuer::key))
     }
+}
 
-    fn sign(
-        &self,
-        mut params: CertificateParams,
-        key: &impl PublicKeyData,
-    ) -> Result<Issued, CaError> {
-        let mut serial: [u8; 16] = rand::random();
-        // Positive and never shorter: the first octet's top bit is clear and the octet not zero.
-        if let Some(first) = serial.first_mut() {
-            *first = *first & 0x7f | 0x40;
-        }
-        params.serial_number = Some(SerialNumber::from_slice(&serial));
-        let not_after = params.not_after;
-        let certificate = params.signed_by(key, &self.issuer).map_err(CaError::Sign)?;
-        Ok(Issued {
-            serial: serial.to_vec(),
-            certificate: certificate.der().clone(),
-            not_after,
-        })
+fn sign(
+    by: &Authority,
+    mut params: CertificateParams,
+    key: &impl PublicKeyData,
+) -> Result<Issued, CaError> {
+    let issuer = by.issuer.as_ref().ok_or(CaError::NoSigner)?;
+    let mut serial: [u8; 16] = rand::random();
+    // Positive and never shorter: the first octet's top bit is clear and the octet not zero.
+    if let Some(first) = serial.first_mut() {
+        *first = *first & 0x7f | 0x40;
     }
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    let not_after = params.not_after;
+    let certificate = params.signed_by(key, issuer).map_err(CaError::Sign)?;
+    Ok(Issued {
+        serial: serial.to_vec(),
+        certificate: certificate.der().clone(),
+        not_after,
+    })
 }
 
 impl std::fmt::Debug for Ca {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Ca({})", self.trust_domain)
     }
-}
-
-/// The CA, shared by everything that issues.
-pub type SharedCa = Arc<Ca>;
-
-fn ca_params(
-    name: &str,
-    trust_domain: &str,
-    now: OffsetDateTime,
-    lifetime: Duration,
-) -> CertificateParams {
-    let mut params = leaf_params(name, now, lifetime);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    if let Ok(uri) = spiffe::trust_domain_uri(trust_domain).try_into() {
-        params.subject_alt_names = vec![SanType::URI(uri)];
-    }
-    params
 }
 
 fn leaf_params(name: &str, now: OffsetDateTime, lifetime: Duration) -> CertificateParams {
@@ -301,6 +338,28 @@ pub fn spki_of(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
 pub fn serial_and_uri(certificate: &CertificateDer<'_>) -> Option<(Vec<u8>, String)> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
     Some((parsed.raw_serial().to_vec(), uri_of(&parsed)?))
+}
+
+/// The identifiers of a certificate's own key and of the one that signed it (RFC 5280, 4.2.1.1 and .2).
+fn key_ids(certificate: &CertificateDer<'_>) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
+    let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else {
+        return (None, None);
+    };
+    let (mut own, mut by) = (None, None);
+    for extension in parsed.extensions() {
+        let parsed = extension.parsed_extension();
+        if let ParsedExtension::SubjectKeyIdentifier(id) = parsed {
+            own = Some(id.0.to_vec());
+        } else if let ParsedExtension::AuthorityKeyIdentifier(id) = parsed {
+            by = id.key_identifier.as_ref().map(|id| id.0.to_vec());
+        }
+    }
+    (own, by)
+}
+
+/// The identifier of the key that signed a certificate, as the certificate says.
+fn issuer_key_id(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    key_ids(certificate).1
 }
 
 fn trust_domain_of(root: &CertificateDer<'_>) -> Option<String> {

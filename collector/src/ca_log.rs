@@ -170,9 +170,10 @@ pub fn parse_key(key: &Key) -> Option<(Vec<u8>, Kind)> {
 /// Encodes and signs an entry.
 pub fn seal(ca: &Ca, entry: &Entry) -> Result<Bytes, SealError> {
     let entry = codec::encode(entry)?;
+    let (signature, signer) = ca.sign_message(&[CONTEXT, &entry].concat())?;
     let object = Object {
-        signature: ByteBuf::from(ca.sign_message(&[CONTEXT, &entry].concat())?),
-        signer: ByteBuf::from(ca.issuing_key_id()),
+        signature: ByteBuf::from(signature),
+        signer: ByteBuf::from(signer),
         entry: ByteBuf::from(entry),
     };
     Ok(Bytes::from(codec::encode(&object)?))

@@ -17,10 +17,11 @@ use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 use crate::agents::service::{Agents, Enrollment};
-use crate::agents::tls::{self, ServerCertificate};
+use crate::agents::tls::{self, FleetTls};
 use crate::app::App;
 use crate::blob::BlobStore;
 use crate::ca::Ca;
+use crate::ca::live::LiveCa;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::drain::{self, Drain, Drainer};
@@ -89,12 +90,9 @@ impl Server {
     /// Starts a collector over a migrated database.
     pub async fn start(mut config: Config, clock: Clock, pool: PgPool) -> anyhow::Result<Self> {
         let ca_dir = config.data_dir.join("ca");
-        let ca = Arc::new(Ca::open_or_create(
-            &ca_dir,
-            &config.trust_domain,
-            clock.now(),
-        )?);
-        let certificate = ServerCertificate::issue(&ca, clock.now())?;
+        let ca = Ca::open_or_create(&ca_dir, &config.trust_domain, clock.now())?;
+        let fleet = FleetTls::of(&ca, clock.now())?;
+        let ca = LiveCa::new(&ca_dir, ca);
         let agents = bind(config.agents.listen).await?;
         let enroll = bind(config.enroll.listen).await?;
         let operators = bind(config.operators.listen).await?;
@@ -124,9 +122,9 @@ impl Server {
             enroll,
             operators,
         };
-        let listeners = listen(&app, sockets, &certificate, &drain)?;
+        let listeners = listen(&app, sockets, &fleet, &drain)?;
         drop(drain);
-        let jobs = jobs::start(&app, certificate);
+        let jobs = jobs::start(&app, fleet);
         Ok(Self {
             app,
             addresses,
@@ -166,16 +164,12 @@ struct Sockets {
 fn listen(
     app: &Arc<App>,
     sockets: Sockets,
-    certificate: &Arc<ServerCertificate>,
+    fleet: &Arc<FleetTls>,
     drain: &Drain,
 ) -> anyhow::Result<JoinSet<()>> {
     let config = &app.config;
     let mut listeners = JoinSet::new();
-    let tls = Arc::new(tls::mutual(
-        &app.ca,
-        Arc::clone(certificate),
-        app.clock.clone(),
-    )?);
+    let tls = Arc::new(tls::mutual(Arc::clone(fleet), app.clock.clone())?);
     let agents = listener("agents", Some(tls), &config.agents.proxy_protocol_from, app);
     listeners.spawn(serve(
         sockets.agents,
@@ -183,7 +177,7 @@ fn listen(
         Agents(Arc::clone(app)),
         drain.clone(),
     ));
-    let tls = Arc::new(tls::server_only(Arc::clone(certificate))?);
+    let tls = Arc::new(tls::server_only(Arc::clone(fleet))?);
     let enroll = listener("enroll", Some(tls), &config.enroll.proxy_protocol_from, app);
     listeners.spawn(serve(
         sockets.enroll,

@@ -15,7 +15,6 @@ use infratrack_shared::wire::PROTOCOL;
 use infratrack_shared::wire::enroll::{EnrollPending, EnrollRequest, EnrollResponse};
 use infratrack_shared::wire::problem::code;
 use ipnet::IpNet;
-use serde_bytes::ByteBuf;
 use sqlx::{PgConnection, PgPool};
 use subtle::ConstantTimeEq;
 use time::OffsetDateTime;
@@ -131,6 +130,7 @@ impl Attempt<'_> {
         let issued = self
             .app
             .ca
+            .load()
             .issue_host(self.csr, host, self.now, self.lifetime())
             .map_err(|error| unavailable_because(&error))?;
         let cert = agent_certs::NewCert {
@@ -244,14 +244,11 @@ impl Attempt<'_> {
     }
 
     fn response(&self, host: HostId, certificate: Vec<u8>, not_after: OffsetDateTime) -> Enrolled {
-        let ca = &self.app.ca;
+        let ca = self.app.ca.load();
         Enrolled::Done(Box::new(EnrollResponse {
             host_id: host,
-            chain: vec![
-                ByteBuf::from(certificate),
-                ByteBuf::from(ca.issuing().to_vec()),
-            ],
-            trust_bundle: vec![ByteBuf::from(ca.root().to_vec())],
+            chain: ca.chain_of(certificate),
+            trust_bundle: ca.trust_bundle(),
             not_after: unix_millis(not_after),
             endpoints: self.app.agent_endpoints(),
             policy: self.app.policy.borrow().clone(),

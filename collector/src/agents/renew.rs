@@ -9,7 +9,6 @@ use infratrack_shared::ids::HostId;
 use infratrack_shared::limits;
 use infratrack_shared::wire::enroll::{RenewRequest, RenewResponse};
 use infratrack_shared::wire::problem::code;
-use serde_bytes::ByteBuf;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
@@ -69,12 +68,10 @@ pub(super) fn response(
     certificate: Vec<u8>,
     not_after: OffsetDateTime,
 ) -> RenewResponse {
+    let ca = app.ca.load();
     RenewResponse {
-        chain: vec![
-            ByteBuf::from(certificate),
-            ByteBuf::from(app.ca.issuing().to_vec()),
-        ],
-        trust_bundle: vec![ByteBuf::from(app.ca.root().to_vec())],
+        chain: ca.chain_of(certificate),
+        trust_bundle: ca.trust_bundle(),
         not_after: unix_millis(not_after),
         server_time: app.clock.unix_millis(),
     }
@@ -95,6 +92,7 @@ async fn issue(
         .unwrap_or(time::Duration::days(30));
     let issued = app
         .ca
+        .load()
         .issue_host(csr, host, now, lifetime)
         .map_err(|error| unavailable_because(&error))?;
     let cert = agent_certs::NewCert {

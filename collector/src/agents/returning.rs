@@ -32,7 +32,7 @@ const WINDOW: Duration = Duration::days(30);
 pub fn challenge(app: &App, body: &[u8]) -> Result<ChallengeResponse, Refusal> {
     let request: ChallengeRequest = decode(body)?;
     speaks(request.protocol)?;
-    let nonce = challenge::nonce(&app.ca, app.clock.now());
+    let nonce = challenge::nonce(&app.ca.load(), app.clock.now());
     Ok(ChallengeResponse {
         nonce: ByteBuf::from(nonce),
         server_time: app.clock.unix_millis(),
@@ -43,7 +43,7 @@ pub fn challenge(app: &App, body: &[u8]) -> Result<ChallengeResponse, Refusal> {
 pub async fn come_back(app: &App, body: &[u8]) -> Result<RenewResponse, Refusal> {
     let request: ReturnRequest = decode(body)?;
     speaks(request.protocol)?;
-    if !challenge::is_fresh(&app.ca, &request.nonce, app.clock.now()) {
+    if !challenge::is_fresh(&app.ca.load(), &request.nonce, app.clock.now()) {
         let detail = "the nonce is older than 60 s, or not of this fleet; ask for another";
         return Err(Refusal::new(
             StatusCode::BAD_REQUEST,

@@ -113,7 +113,13 @@ async fn host_of(app: &App, peer: &Peer) -> Result<HostId, Refusal> {
         .ok_or_else(|| unknown("the connection has no certificate"))?;
     let (serial, uri) = ca::serial_and_uri(certificate)
         .ok_or_else(|| unknown("the certificate names no host (URI SAN)"))?;
-    let named = spiffe::host_of_uri(&uri, app.ca.trust_domain());
+    let ca = app.ca.load();
+    // The handshake asked the same, perhaps long ago.
+    if !ca.accepts(certificate) {
+        return Err(unknown("the CA that issued the certificate was retired"));
+    }
+    let named = spiffe::host_of_uri(&uri, ca.trust_domain());
+    drop(ca);
     let named = named.ok_or_else(|| unknown("the certificate names no host of this fleet"))?;
     let listed = app.certificates.check(&serial).await?;
     if listed == named {

@@ -77,7 +77,14 @@ pub async fn create(
         host: body.host_id.map(HostId),
         approval_required: body.approval_required,
     };
-    let pin = app.ca.root_pin();
+    let pin = app.ca.load().root_pin(app.clock.now()).map_err(|error| {
+        tracing::error!(%error, "cannot make an enrollment token");
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+            "the certificate authority can't sign",
+        )
+    })?;
     let token = create_token(&app.pool, pin, &options, &caller.name, app.clock.now())
         .await
         .map_err(|error| {

@@ -1,3 +1,4 @@
+use rcgen::{BasicConstraints, IsCa};
 use time::macros::datetime;
 
 use super::*;
@@ -20,7 +21,10 @@ fn a_ca_is_made_once_and_its_keys_are_private() {
     let dir = tempfile::tempdir().expect("tempdir");
     let made = Ca::open_or_create(dir.path(), "example.org", NOW).expect("made");
     let again = Ca::open_or_create(dir.path(), "other.org", NOW).expect("opened");
-    assert_eq!(made.root_pin(), again.root_pin());
+    assert_eq!(
+        made.root_pin(NOW).expect("signs"),
+        again.root_pin(NOW).expect("signs")
+    );
     assert_eq!(again.trust_domain(), "example.org");
     for file in ["root.key", "issuing.key"] {
         let mode = std::fs::metadata(dir.path().join(file))
@@ -91,4 +95,77 @@ fn a_missing_or_swapped_key_is_named() {
         error.to_string().contains("issuing.key is missing"),
         "{error}"
     );
+}
+
+/// A CA one hour into a rotation that began at [`NOW`].
+fn rotated() -> (Ca, tempfile::TempDir) {
+    let dir = tempfile::tempdir().expect("tempdir");
+    Ca::open_or_create(dir.path(), "example.org", NOW).expect("made");
+    rotation::rotate(dir.path(), NOW, Duration::HOUR).expect("rotated");
+    (Ca::open(dir.path()).expect("opened"), dir)
+}
+
+#[test]
+fn a_rotated_ca_is_trusted_before_it_signs() {
+    let (ca, _dir) = rotated();
+    assert_eq!(ca.trust_bundle().len(), 2);
+    let [old, new] = ca.generations() else {
+        panic!("two generations")
+    };
+    let request = Request::parse(&csr()).expect("valid");
+    let before = NOW + Duration::HOUR - Duration::SECOND;
+    for (now, signer) in [(before, old), (NOW + Duration::HOUR, new)] {
+        assert_eq!(ca.root_pin(now).expect("signs"), signer.root_pin());
+        let issued = ca
+            .issue_host(&request, HostId::random(), now, Duration::days(30))
+            .expect("signed");
+        assert!(ca.accepts(&issued.certificate));
+        let chain = ca.chain_of(issued.certificate.to_vec());
+        assert_eq!(chain[1].as_slice(), signer.issuing.as_ref());
+    }
+}
+
+#[test]
+fn one_rotation_ends_before_the_next_begins() {
+    let (ca, dir) = rotated();
+    let again = rotation::rotate(dir.path(), NOW, Duration::HOUR);
+    assert!(matches!(again, Err(CaError::Rotating)), "{again:?}");
+    // Not before the next one signs, and not the only one that does.
+    let early = rotation::retire(dir.path(), NOW);
+    assert!(matches!(early, Err(CaError::NothingToRetire)), "{early:?}");
+    let later = NOW + Duration::days(40);
+    rotation::retire(dir.path(), later).expect("retired");
+    let last = rotation::retire(dir.path(), later);
+    assert!(matches!(last, Err(CaError::NothingToRetire)), "{last:?}");
+    let after = Ca::open(dir.path()).expect("opened");
+    assert_eq!(after.trust_bundle().len(), 1);
+    assert!(after.change() > ca.change());
+    // What the retired one signed is still its own, and no more accepted.
+    let request = Request::parse(&csr()).expect("valid");
+    let issued = ca
+        .issue_host(&request, HostId::random(), NOW, Duration::days(30))
+        .expect("signed");
+    assert!(!after.accepts(&issued.certificate));
+    let (_, key) = ca.sign_message(b"words").expect("signed");
+    assert!(after.signer(&key).is_some());
+    // The retired one's keys are not needed any more.
+    for key in ["root.key", "issuing.key"] {
+        std::fs::remove_file(dir.path().join(key)).expect("removed");
+    }
+    Ca::open(dir.path()).expect("opened");
+    rotation::rotate(dir.path(), later, Duration::HOUR).expect("the next one");
+}
+
+#[test]
+fn a_rotation_without_the_old_root_key_changes_nothing() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    Ca::open_or_create(dir.path(), "example.org", NOW).expect("made");
+    let key = dir.path().join("root.key");
+    let kept = std::fs::read(&key).expect("there");
+    std::fs::remove_file(&key).expect("removed");
+    let error = rotation::rotate(dir.path(), NOW, Duration::HOUR).expect_err("refused");
+    assert!(error.to_string().contains("root.key"), "{error}");
+    assert_eq!(Ca::open(dir.path()).expect("opened").change(), 0);
+    std::fs::write(&key, kept).expect("written");
+    rotation::rotate(dir.path(), NOW, Duration::HOUR).expect("rotated");
 }

@@ -95,9 +95,10 @@ fn a_certificate_is_no_entry_and_an_entry_no_certificate() {
     let (ca, _dir) = ca();
     let message = codec::encode(&issued()).expect("encodes");
     // Signed without the words that say what it is.
+    let (signature, signer) = ca.sign_message(&message).expect("signed");
     let object = Object {
-        signature: ByteBuf::from(ca.sign_message(&message).expect("signed")),
-        signer: ByteBuf::from(ca.issuing_key_id()),
+        signature: ByteBuf::from(signature),
+        signer: ByteBuf::from(signer),
         entry: ByteBuf::from(message),
     };
     let object = codec::encode(&object).expect("encodes");

@@ -1,14 +1,18 @@
 //! `infratrack-collector ca …`.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use infratrack_collector::blob::BlobStore;
-use infratrack_collector::ca::Ca;
+use infratrack_collector::ca::dependents::Dependents;
+use infratrack_collector::ca::{Ca, rotation};
 use infratrack_collector::ca_log::replay::replay;
 use infratrack_collector::clock::Clock;
 use infratrack_collector::config::Config;
 use infratrack_collector::postgres::private_connect_options;
 use infratrack_collector::server;
+use sqlx::PgPool;
 
 /// What to do with the certificate authority.
 #[derive(Debug, Subcommand)]
@@ -17,6 +21,21 @@ pub(crate) enum Action {
     Show,
     /// Bring certificates and revocations back that a restored database lacks; `serve` does it by itself.
     Replay,
+    /// Make the next generation of the CA; agents learn to trust it, then it signs.
+    Rotate {
+        /// When it begins to sign, in minutes from now: collectors and agents learn of it until then
+        #[arg(long, default_value_t = 60)]
+        after_minutes: u32,
+    },
+    /// End a rotation: no longer accept the old generation.
+    Retire {
+        /// Hosts that were seen in so many days must have a certificate of the next generation
+        #[arg(long, default_value_t = 30)]
+        days: u32,
+        /// Retire it whoever depends on it
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 /// Does it; where nothing is asked for, shows the CA.
@@ -24,29 +43,91 @@ pub(crate) async fn run(config: &Config, action: Option<Action>) -> anyhow::Resu
     match action.unwrap_or(Action::Show) {
         Action::Show => show(config),
         Action::Replay => replay_log(config).await,
+        Action::Rotate { after_minutes } => rotate(config, after_minutes),
+        Action::Retire { days, force } => retire(config, days, force).await,
     }
 }
 
 fn show(config: &Config) -> anyhow::Result<()> {
-    let dir = config.data_dir.join("ca");
+    let (dir, now) = (directory(config), Clock::system().now());
     let ca = Ca::open(&dir)?;
-    let pin = hex::encode(ca.root_pin());
+    let pin = hex::encode(ca.root_pin(now)?);
     super::print(&format!("directory:    {}", dir.display()));
     super::print(&format!("trust domain: {}", ca.trust_domain()));
     super::print(&format!("root key pin: sha256:{pin}"));
+    if let [_] = ca.generations() {
+        return Ok(());
+    }
+    let signing = ca.signing(now)?.root_pin();
+    for (number, one) in (1..).zip(ca.generations()) {
+        let state = match one.retired_at {
+            Some(at) => format!("retired at {at}"),
+            None if one.root_pin() == signing => "signs".to_owned(),
+            None if one.signs_from > now => format!("signs from {}", one.signs_from),
+            None => "accepted".to_owned(),
+        };
+        super::print(&format!("generation {number}: {state}"));
+    }
     Ok(())
 }
 
-async fn replay_log(config: &Config) -> anyhow::Result<()> {
-    let ca = Ca::open(&config.data_dir.join("ca"))?;
-    let blob = BlobStore::open(config)?;
+fn rotate(config: &Config, after_minutes: u32) -> anyhow::Result<()> {
+    let after = time::Duration::minutes(after_minutes.into());
+    let made = rotation::rotate(&directory(config), Clock::system().now(), after)?;
+    super::print(&format!(
+        "made {}; it signs from {}. Collectors that share the files notice by themselves, and agents are \
+         told to trust both generations. `ca retire` ends the rotation.",
+        made.dir.display(),
+        made.signs_from
+    ));
+    Ok(())
+}
+
+async fn retire(config: &Config, days: u32, force: bool) -> anyhow::Result<()> {
+    let (dir, now) = (directory(config), Clock::system().now());
+    let ca = Ca::open(&dir)?;
+    let mut accepted = ca.accepted();
+    if let (false, Some(old), Some(next)) = (force, accepted.next(), accepted.next()) {
+        let pool = connect(config).await?;
+        let seen_since = now - time::Duration::days(days.into());
+        let left = Dependents::find(&pool, old, next.signs_from, seen_since, now).await?;
+        if let Some(host) = left.hosts.first() {
+            bail!(
+                "{} hosts seen in the last {days} days have no certificate of the next generation yet, {host} \
+                 among them; they get one when they renew",
+                left.hosts.len()
+            );
+        }
+        if left.tokens > 0 {
+            bail!(
+                "{} enrollment tokens that were made before the rotation can still be used",
+                left.tokens
+            );
+        }
+    }
+    let retired = rotation::retire(&dir, now)?;
+    super::print(&format!("retired {}", retired.dir.display()));
+    Ok(())
+}
+
+fn directory(config: &Config) -> PathBuf {
+    config.data_dir.join("ca")
+}
+
+async fn connect(config: &Config) -> anyhow::Result<PgPool> {
     let options = match super::configured_database(config)? {
         Some(options) => options,
         None => private_connect_options(&config.data_dir).await?,
     };
-    let pool = server::connect(options, config)
+    server::connect(options, config)
         .await
-        .context("is the collector running? a private database runs only with it")?;
+        .context("is the collector running? a private database runs only with it")
+}
+
+async fn replay_log(config: &Config) -> anyhow::Result<()> {
+    let ca = Ca::open(&directory(config))?;
+    let blob = BlobStore::open(config)?;
+    let pool = connect(config).await?;
     let report = replay(&pool, &blob, &ca, Clock::system().now()).await?;
     super::print(&format!(
         "the log has {} objects; restored {} certificates of {} lost hosts, {} revocations",

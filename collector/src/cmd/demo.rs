@@ -168,7 +168,7 @@ async fn token(server: &Server, uses: i32) -> anyhow::Result<String> {
     };
     let token = create_token(
         &app.pool,
-        app.ca.root_pin(),
+        app.ca.load().root_pin(app.clock.now())?,
         &options,
         "demo",
         app.clock.now(),

@@ -79,7 +79,8 @@ pub(crate) async fn run(config: &Config, token: Token) -> anyhow::Result<()> {
                 host: arguments.host,
                 approval_required: arguments.approve,
             };
-            let token = create_token(&pool, ca.root_pin(), &options, "command line", now).await?;
+            let token =
+                create_token(&pool, ca.root_pin(now)?, &options, "command line", now).await?;
             super::print(&token.reveal());
         }
     }

@@ -123,7 +123,7 @@ fn missing(row: UnloggedRow) -> Vec<Missing> {
 async fn write(app: &App, missing: Missing) -> anyhow::Result<(Vec<u8>, Kind)> {
     let kind = missing.entry.kind();
     let key = ca_log::key(missing.expires, &missing.serial, kind)?;
-    let object = ca_log::seal(&app.ca, &missing.entry)?;
+    let object = ca_log::seal(&app.ca.load(), &missing.entry)?;
     let put = app.blob.put_bytes(&key, object.clone()).await;
     if put.context("the blob store does not take the log of the CA")? == Put::Existed
         && !is_sound(app, &key).await?
@@ -143,12 +143,12 @@ async fn is_sound(app: &App, key: &Key) -> anyhow::Result<bool> {
         Err(crate::blob::BlobError::TooLarge { .. }) => return Ok(false),
         other => other?.unwrap_or_default(),
     };
-    Ok(ca_log::unseal(&app.ca, key, &bytes).is_ok())
+    Ok(ca_log::unseal(&app.ca.load(), key, &bytes).is_ok())
 }
 
 /// Brings back what the tables lack.
 pub async fn replay(app: Arc<App>) -> anyhow::Result<()> {
-    let report = replay::replay(&app.pool, &app.blob, &app.ca, app.clock.now()).await?;
+    let report = replay::replay(&app.pool, &app.blob, &app.ca.load(), app.clock.now()).await?;
     say(&report);
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! collectors one does the work.
 
 pub mod alive;
+pub mod ca;
 pub mod ca_log;
 pub mod commands;
 pub mod liveness;
@@ -18,14 +19,14 @@ use sqlx::{Postgres, Transaction};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use crate::agents::tls::ServerCertificate;
-use crate::app::App;
+use crate::agents::tls::FleetTls;
+use crate::app::{App, policy_version};
 
 /// A run that takes longer is given up; the next one starts afresh.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// Starts every job; they end when the set is dropped.
-pub fn start(app: &Arc<App>, certificate: Arc<ServerCertificate>) -> JoinSet<()> {
+pub fn start(app: &Arc<App>, fleet: Arc<FleetTls>) -> JoinSet<()> {
     let mut jobs = JoinSet::new();
     jobs.spawn(every(
         "alive",
@@ -75,17 +76,8 @@ pub fn start(app: &Arc<App>, certificate: Arc<ServerCertificate>) -> JoinSet<()>
         Arc::clone(app),
         sweep_rates,
     ));
-    let renewal = move |app: Arc<App>| {
-        let certificate = Arc::clone(&certificate);
-        async move { Ok(certificate.renew(&app.ca, app.clock.now())?) }
-    };
-    jobs.spawn(every(
-        "server_certificate",
-        Duration::from_secs(24 * 3600),
-        Arc::clone(app),
-        renewal,
-    ));
     jobs.spawn(revocations::listen(Arc::clone(app)));
+    ca::start(app, fleet, &mut jobs);
     ca_log::start(app, &mut jobs);
     jobs
 }
@@ -121,11 +113,10 @@ async fn policy(app: Arc<App>) -> anyhow::Result<()> {
         return Ok(());
     };
     let mut policy: infratrack_shared::wire::answer::Policy = serde_json::from_value(body)?;
+    let ca = app.ca.load();
     // Version 1 is the built-in policy's.
-    policy.version = version.unsigned_abs() + 1;
-    policy
-        .trust_bundle
-        .clone_from(&app.policy.borrow().trust_bundle);
+    policy.version = policy_version(&ca, version.unsigned_abs() + 1);
+    policy.trust_bundle = ca.trust_bundle();
     app.policy.send_if_modified(|current| {
         let newer = policy.version > current.version;
         if newer {

@@ -73,6 +73,33 @@ pub async fn find_by_key(
     .await
 }
 
+/// The newest certificate that works of each host that was seen since `seen_since`, by host, one page.
+pub async fn list_newest(
+    connection: &mut PgConnection,
+    now: OffsetDateTime,
+    seen_since: OffsetDateTime,
+    after: Option<HostId>,
+    limit: i64,
+) -> sqlx::Result<Vec<(HostId, Vec<u8>)>> {
+    let rows = sqlx::query!(
+        "select distinct on (c.host_id) c.host_id, c.certificate
+         from agent_certs c join hosts h using (host_id) join host_liveness l using (host_id)
+         where c.revoked_at is null and c.not_after > $1 and h.retired_at is null and l.last_seen_at >= $2
+           and ($3::uuid is null or c.host_id > $3)
+         order by c.host_id, c.issued_at desc limit $4",
+        now,
+        seen_since,
+        after.map(|host| host.0),
+        limit,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (HostId(row.host_id), row.certificate))
+        .collect())
+}
+
 /// Serials revoked, or learned to be revoked, since `since`, with their hosts.
 pub async fn list_revoked(
     connection: &mut PgConnection,

@@ -152,6 +152,22 @@ pub async fn update_enrollment_host(
     Ok(done.rows_affected())
 }
 
+/// How many tokens made before `created_before` can still be used.
+pub async fn count_open(
+    connection: &mut PgConnection,
+    created_before: OffsetDateTime,
+    now: OffsetDateTime,
+) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(
+        r#"select count(*) as "count!" from enroll_tokens
+         where created_at < $1 and expires_at > $2 and uses < max_uses"#,
+        created_before,
+        now,
+    )
+    .fetch_one(connection)
+    .await
+}
+
 /// Counts one use of a token.
 pub async fn use_once(connection: &mut PgConnection, token_id: &str) -> sqlx::Result<u64> {
     let done = sqlx::query!(

@@ -124,10 +124,15 @@ impl Collector {
     }
 
     pub(crate) async fn token(&self, options: TokenOptions) -> EnrollToken {
-        let pin = self.server.app.ca.root_pin();
-        create_token(&self.pool, pin, &options, "test", self.clock.now())
+        create_token(&self.pool, self.pin(), &options, "test", self.clock.now())
             .await
             .unwrap()
+    }
+
+    /// What a token made at this moment pins.
+    pub(crate) fn pin(&self) -> [u8; 32] {
+        let ca = self.server.app.ca.load();
+        ca.root_pin(self.clock.now()).unwrap()
     }
 
     /// A new host.

@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use infratrack_agent::tls;
 use infratrack_collector::agents::enroll::TokenOptions;
-use infratrack_collector::agents::tls::{ServerCertificate, server_only};
+use infratrack_collector::agents::tls::{FleetTls, server_only};
 use infratrack_collector::ca::Ca;
 use infratrack_collector::http::body::{self, MinRate};
 use infratrack_collector::http::drain::{self, Drainer};
@@ -59,7 +59,7 @@ async fn listen(limits: Limits, with_tls: bool) -> Listening {
     let dir = tempfile::tempdir().unwrap();
     let now = infratrack_collector::clock::Clock::system().now();
     let ca = Ca::open_or_create(dir.path(), "example.org", now).unwrap();
-    let certificate = ServerCertificate::issue(&ca, now).unwrap();
+    let certificate = FleetTls::of(&ca, now).unwrap();
     let stats = Arc::new(Stats::default());
     let listener = Listener {
         name: "test",

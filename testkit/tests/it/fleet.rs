@@ -108,7 +108,8 @@ async fn token(collector: &Server, pool: &PgPool) -> anyhow::Result<String> {
             ..TokenOptions::default()
         },
     );
-    let token = create_token(pool, app.ca.root_pin(), &options, "test", app.clock.now()).await;
+    let pin = app.ca.load().root_pin(app.clock.now())?;
+    let token = create_token(pool, pin, &options, "test", app.clock.now()).await;
     Ok(token?.reveal())
 }
 

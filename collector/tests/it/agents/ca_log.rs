@@ -88,7 +88,7 @@ fn serial(identity: &Identity) -> Vec<u8> {
 
 async fn replayed(collector: &Collector) -> Report {
     let app = &collector.server.app;
-    replay(&app.pool, &app.blob, &app.ca, app.clock.now())
+    replay(&app.pool, &app.blob, &app.ca.load(), app.clock.now())
         .await
         .unwrap()
 }
@@ -260,7 +260,7 @@ async fn while_the_blob_store_is_away_issuing_and_revoking_go_on_and_the_log_fol
             .await
             .unwrap()
             .expect("written");
-        let entry = ca_log::unseal(&collector.server.app.ca, &key, &bytes).unwrap();
+        let entry = ca_log::unseal(&collector.server.app.ca.load(), &key, &bytes).unwrap();
         assert_eq!(entry.kind(), kind);
     }
 }
@@ -287,7 +287,7 @@ async fn an_object_that_was_there_before_is_kept_if_sound_and_replaced_if_not() 
     logged(&collector).await;
     assert_eq!(read(&sound_key).await, before);
     let bytes = read(&forged_key).await;
-    ca_log::unseal(&collector.server.app.ca, &forged_key, &bytes).unwrap();
+    ca_log::unseal(&collector.server.app.ca.load(), &forged_key, &bytes).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

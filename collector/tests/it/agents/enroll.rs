@@ -101,7 +101,7 @@ async fn a_used_expired_or_misplaced_token_is_refused_with_one_answer() {
         collector.token(elsewhere).await,
         collector.token(named).await,
         collector.token(short).await,
-        EnrollToken::new([7; 9], [7; 32], collector.server.app.ca.root_pin()),
+        EnrollToken::new([7; 9], [7; 32], collector.pin()),
     ];
     collector.clock.advance(Duration::seconds(10));
     let mut answers = Vec::new();

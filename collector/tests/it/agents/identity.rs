@@ -240,11 +240,7 @@ async fn the_agent_listener_resumes_no_session_and_speaks_to_nobody_without_a_ce
         assert_eq!(kind, Some(rustls::HandshakeKind::Full));
     }
     let mut stranger = Connection::open(&infratrack_agent::uplink::Endpoint {
-        tls: Arc::new(
-            infratrack_agent::tls::pinned(collector.server.app.ca.root_pin())
-                .unwrap()
-                .0,
-        ),
+        tls: Arc::new(infratrack_agent::tls::pinned(collector.pin()).unwrap().0),
         ..endpoint
     })
     .await;

@@ -9,4 +9,5 @@ mod hostile;
 mod identity;
 mod reporter;
 mod returning;
+mod rotation;
 mod state;

@@ -319,10 +319,11 @@ async fn a_certificate_that_expired_before_its_answer_came_through_is_replaced()
 }
 
 /// The agent as systemd runs it, ended when dropped.
-struct Agent(Child);
+pub(crate) struct Agent(Child);
 
 impl Agent {
-    fn start(host: &Host, endpoints: [String; 2]) -> Self {
+    /// Endpoints of agents and of enrollment.
+    pub(crate) fn start(host: &Host, endpoints: [String; 2]) -> Self {
         let [agents, enroll] = endpoints;
         let dir = host.dir.path();
         let config = dir.join("agent.toml");
