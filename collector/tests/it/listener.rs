@@ -51,7 +51,7 @@ struct Listening {
     address: SocketAddr,
     stats: Arc<Stats>,
     drainer: Drainer,
-    root: rustls_pki_types::CertificateDer<'static>,
+    root_pin: [u8; 32],
     _dir: tempfile::TempDir,
 }
 
@@ -76,7 +76,7 @@ async fn listen(limits: Limits, with_tls: bool) -> Listening {
         address,
         stats,
         drainer,
-        root: ca.root().clone(),
+        root_pin: ca.root_pin(now).unwrap(),
         _dir: dir,
     }
 }
@@ -133,15 +133,7 @@ async fn handshakes_that_stand_still_keep_nobody_from_theirs() {
     let listening = listen(limits, true).await;
     let mut silent = Vec::new();
     // Before the first word, within it, and after it.
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(listening.root.clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let client = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let client = Arc::new(client);
+    let client = Arc::new(tls::pinned(listening.root_pin).unwrap().0);
     let name = tls::server_name("example.org").unwrap();
     let mut hello = Vec::new();
     rustls::ClientConnection::new(Arc::clone(&client), name.clone())
