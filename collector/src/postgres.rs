@@ -4,9 +4,11 @@
 //! by root. Its durability settings are Postgres' own: what is committed survives power loss.
 
 mod binaries;
+mod cluster;
+mod orphans;
 mod place;
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -30,6 +32,12 @@ const NAME: &str = "infratrack";
 const START: Duration = Duration::from_secs(120);
 /// A fast shutdown writes a checkpoint.
 const STOP: Duration = Duration::from_secs(60);
+/// An immediate shutdown writes nothing.
+const QUIT: Duration = Duration::from_secs(10);
+/// A server that ran this long is not one that fails at once.
+const STEADY: Duration = Duration::from_secs(60);
+/// Starts in a row that may fail.
+const FAILURES: u32 = 10;
 /// Between two looks at a server that starts or stops.
 const LOOK: Duration = Duration::from_millis(50);
 /// The log begins anew above this, in bytes.
@@ -54,8 +62,24 @@ pub enum PostgresError {
         program: &'static str,
         detail: String,
     },
-    #[error("another collector uses {}", .0.display())]
-    Held(PathBuf),
+    #[error(
+        "{} was made by Postgres {needs}, and installed is only {}; install Postgres {needs}, on \
+         Debian and Ubuntu with: apt-get install postgresql-{needs}",
+        cluster.display(),
+        binaries::list(found)
+    )]
+    OtherMajor {
+        cluster: PathBuf,
+        needs: u32,
+        found: Vec<u32>,
+    },
+    #[error("{} holds {}", holder(*pid), data_dir.display())]
+    Held { data_dir: PathBuf, pid: Option<u32> },
+    #[error(
+        "Postgres' user can't reach {}: a folder on the way lets it not through; let it (chmod o+x)",
+        .0.display()
+    )]
+    Unreachable(PathBuf),
     #[error("there is no user to run Postgres as, and none could be made: {0}")]
     User(String),
     #[error("Postgres ended while it started; see {}", log.display())]
@@ -81,11 +105,12 @@ impl PrivatePostgres {
     /// Starts the server of `data_dir`, making it where there is none. A server that a killed collector
     /// left behind is stopped first. `settings` are `name=value` of postgresql.conf.
     pub async fn start(data_dir: &Path, settings: &[&str]) -> Result<Self, PostgresError> {
-        let binaries = binaries::find().await?;
         let place = place::prepare(data_dir).await?;
-        let lock = lock(data_dir)?;
-        init(&binaries, &place).await?;
-        stop_orphan(&place).await?;
+        let lock = cluster::lock(data_dir)?;
+        orphans::stop_server(&place).await?;
+        let binaries = binaries::find(&place.cluster(), cluster::major(&place)?).await?;
+        cluster::make(&binaries, &place).await?;
+        cluster::admit(&place)?;
         let settings: Vec<String> = settings
             .iter()
             .map(|setting| (*setting).to_owned())
@@ -124,38 +149,36 @@ impl PrivatePostgres {
     /// Starts the server again whenever it ends by itself. Returns only on an error that lasts.
     pub async fn supervise(&mut self) -> PostgresError {
         let mut failures = 0_u32;
+        let mut ready_at = Instant::now();
         loop {
             let ended = self.server.wait().await;
             tracing::error!(status = ?ended.ok(), "the private Postgres ended; starting it again");
+            if ready_at.elapsed() > STEADY {
+                failures = 0;
+            }
             let most = Duration::from_secs(1 << failures.min(5));
             tokio::time::sleep(most.mul_f64(rand::random())).await;
-            let started = Instant::now();
-            let again = async {
-                stop_orphan(&self.place).await?;
-                self.server = spawn(&self.binaries, &self.place, &self.settings)?;
-                self.wait_ready().await
-            };
-            match again.await {
-                Ok(()) if started.elapsed() < START => failures = 0,
-                Ok(()) => {}
-                Err(error) if failures < 10 => {
-                    failures += 1;
-                    tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        "Postgres does not start"
-                    );
-                }
-                Err(error) => return error,
+            failures = failures.saturating_add(1);
+            match self.start_again().await {
+                Ok(()) => ready_at = Instant::now(),
+                Err(error) if failures >= FAILURES => return error,
+                Err(error) => tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "Postgres does not start"
+                ),
             }
         }
     }
 
+    async fn start_again(&mut self) -> Result<(), PostgresError> {
+        orphans::stop_server(&self.place).await?;
+        self.server = spawn(&self.binaries, &self.place, &self.settings)?;
+        self.wait_ready().await
+    }
+
     /// Stops the server in order: clients are cut, a checkpoint is written.
     pub async fn stop(mut self) {
-        for (signal, limit) in [
-            (Signal::SIGINT, STOP),
-            (Signal::SIGQUIT, Duration::from_secs(10)),
-        ] {
+        for (signal, limit) in [(Signal::SIGINT, STOP), (Signal::SIGQUIT, QUIT)] {
             let Some(pid) = self.server.id().and_then(|pid| i32::try_from(pid).ok()) else {
                 return;
             };
@@ -217,19 +240,12 @@ impl PrivatePostgres {
     }
 }
 
-fn lock(data_dir: &Path) -> Result<File, PostgresError> {
-    let path = data_dir.join("postgres.lock");
-    let failed = |source| PostgresError::File {
-        doing: "lock",
-        path: path.clone(),
-        source,
-    };
-    let file = File::create(&path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(PostgresError::Held(data_dir.to_owned())),
-        Err(TryLockError::Error(source)) => Err(failed(source)),
-    }
+/// Who has the lock, as far as it says so.
+fn holder(pid: Option<u32>) -> String {
+    pid.map_or_else(
+        || "another collector".to_owned(),
+        |pid| format!("another collector (process {pid})"),
+    )
 }
 
 /// How to connect to the private Postgres of `data_dir` that another process runs.
@@ -242,88 +258,6 @@ fn options(place: &Place) -> PgConnectOptions {
     PgConnectOptions::new_without_pgpass()
         .socket(&place.socket_dir)
         .username(NAME)
-}
-
-/// Makes the cluster beside its place and renames it there: what is at its place is whole.
-async fn init(binaries: &Binaries, place: &Place) -> Result<(), PostgresError> {
-    let cluster = place.cluster();
-    if !cluster.join("PG_VERSION").exists() {
-        let half = cluster.with_extension("new");
-        drop(std::fs::remove_dir_all(&half));
-        let mut initdb = Command::new(binaries.path("initdb"));
-        initdb
-            .arg("--pgdata")
-            .arg(&half)
-            .args(["--username", NAME, "--encoding", "UTF8"]);
-        initdb.args(["--locale", "C.UTF-8", "--data-checksums", "--auth", "peer"]);
-        place.run_as(initdb.as_std_mut());
-        run("initdb", initdb).await?;
-        std::fs::rename(&half, &cluster).map_err(|source| PostgresError::File {
-            doing: "rename",
-            path: half,
-            source,
-        })?;
-    }
-    // Written at every start: who may come in is the collector's user of today.
-    let write = |name: &str, text: String| {
-        let path = cluster.join(name);
-        std::fs::write(&path, text).map_err(|source| PostgresError::File {
-            doing: "write",
-            path,
-            source,
-        })
-    };
-    write(
-        "pg_hba.conf",
-        "local all all peer map=collector\n".to_owned(),
-    )?;
-    write(
-        "pg_ident.conf",
-        format!("collector {} {NAME}\n", place.collector_user),
-    )
-}
-
-/// Stops the server of a collector that was killed; only if it really is the server of this cluster.
-async fn stop_orphan(place: &Place) -> Result<(), PostgresError> {
-    let lock = place.cluster().join("postmaster.pid");
-    let Some(pid) = std::fs::read_to_string(&lock)
-        .ok()
-        .and_then(|text| text.lines().next()?.trim().parse::<i32>().ok())
-    else {
-        return Ok(());
-    };
-    let ours = || {
-        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let cluster = place.cluster();
-        let name = cluster.as_os_str().as_encoded_bytes();
-        command
-            .split(|byte| *byte == 0)
-            .any(|argument| argument == name)
-    };
-    let deadline = Instant::now() + STOP;
-    let mut signal = Signal::SIGINT;
-    while ours() {
-        tracing::warn!(
-            pid,
-            "stopping the Postgres that a killed collector left behind"
-        );
-        kill(Pid::from_raw(pid), signal).ok();
-        while ours() && Instant::now() < deadline {
-            tokio::time::sleep(LOOK).await;
-        }
-        if signal == Signal::SIGQUIT {
-            break;
-        }
-        signal = Signal::SIGQUIT;
-    }
-    if ours() {
-        let detail = format!("process {pid} of an earlier start does not stop");
-        return Err(PostgresError::Program {
-            program: "postgres",
-            detail,
-        });
-    }
-    Ok(())
 }
 
 fn spawn(binaries: &Binaries, place: &Place, settings: &[String]) -> Result<Child, PostgresError> {

@@ -104,7 +104,7 @@ async fn start_cluster() -> anyhow::Result<Cluster> {
     let deadline = tokio::time::Instant::now() + WAIT;
     let postgres = loop {
         match PrivatePostgres::start(&dir, &settings).await {
-            Err(PostgresError::Held(_)) if tokio::time::Instant::now() < deadline => {
+            Err(PostgresError::Held { .. }) if tokio::time::Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
             other => break other?,

@@ -19,8 +19,45 @@ impl Binaries {
     }
 }
 
-/// The first place that has a server that is new enough.
-pub(super) async fn find() -> Result<Binaries, PostgresError> {
+/// The server for the cluster at `cluster`: of the release that made it (`needs`), or for a new one the first
+/// that is new enough.
+pub(super) async fn find(cluster: &Path, needs: Option<u32>) -> Result<Binaries, PostgresError> {
+    let mut installed = Vec::new();
+    for place in places().await {
+        if place.join("initdb").is_file()
+            && let Some(major) = major_in(&place).await
+        {
+            if major >= OLDEST && needs.is_none_or(|needs| needs == major) {
+                return Ok(Binaries(place));
+            }
+            installed.push(major);
+        }
+    }
+    Err(missing(cluster, needs, installed))
+}
+
+/// What is wrong where none of the `installed` will do.
+fn missing(cluster: &Path, needs: Option<u32>, mut found: Vec<u32>) -> PostgresError {
+    found.sort_unstable();
+    found.dedup();
+    match needs {
+        Some(needs) if !found.is_empty() => PostgresError::OtherMajor {
+            cluster: cluster.to_owned(),
+            needs,
+            found,
+        },
+        Some(_) | None => PostgresError::NotInstalled,
+    }
+}
+
+/// `15`, or `15, 16`.
+pub(super) fn list(majors: &[u32]) -> String {
+    let majors: Vec<_> = majors.iter().map(ToString::to_string).collect();
+    majors.join(", ")
+}
+
+/// Where to look, in order.
+async fn places() -> Vec<PathBuf> {
     let mut places: Vec<PathBuf> = std::env::var_os("PATH")
         .map(|path| std::env::split_paths(&path).collect())
         .unwrap_or_default();
@@ -36,15 +73,8 @@ pub(super) async fn find() -> Result<Binaries, PostgresError> {
             .filter(|dir| dir.starts_with("/usr/pgsql")),
     );
     places.extend(["/usr/libexec/postgresql", "/usr/local/pgsql/bin"].map(PathBuf::from));
-    for place in places {
-        if place.join("postgres").is_file()
-            && place.join("initdb").is_file()
-            && is_new(&place).await
-        {
-            return Ok(Binaries(place));
-        }
-    }
-    Err(PostgresError::NotInstalled)
+    places.retain(|place| place.join("postgres").is_file());
+    places
 }
 
 /// `<dir>/*/<leaf>`, highest name first.
@@ -56,11 +86,10 @@ fn versioned(dir: &str, leaf: &str) -> Vec<PathBuf> {
     found
 }
 
-async fn is_new(place: &Path) -> bool {
+async fn major_in(place: &Path) -> Option<u32> {
     let mut version = Command::new(place.join("postgres"));
     version.arg("--version");
-    let text = run("postgres", version).await.unwrap_or_default();
-    major(&text).is_some_and(|major| major >= OLDEST)
+    major(&run("postgres", version).await.ok()?)
 }
 
 /// The 15 of `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)` or of `… 18beta1`.

@@ -3,6 +3,7 @@
 //! Postgres refuses to run as root: started by root, it runs as `postgres`, or as a user made for it, and
 //! its files lie where that user can reach them.
 
+use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, User};
 use tokio::process::Command;
+use uuid::Uuid;
 
 use super::{PostgresError, run};
 
@@ -18,6 +20,8 @@ use super::{PostgresError, run};
 const MADE_USER: &str = "infratrack-postgres";
 /// Where a cluster goes whose data directory its user can't reach.
 const ELSEWHERE: &str = "/var/lib/infratrack";
+/// How the names of clusters begin that are being made.
+const UNFINISHED: &str = "cluster.new";
 
 /// Where and as whom a server runs.
 #[derive(Clone, Debug)]
@@ -33,6 +37,22 @@ pub(super) struct Place {
 impl Place {
     pub(super) fn cluster(&self) -> PathBuf {
         self.dir.join("cluster")
+    }
+
+    /// What is in it belongs to the server's user.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where an `initdb` works; no two have one place.
+    pub(super) fn unfinished(&self, attempt: Uuid) -> PathBuf {
+        self.dir.join(format!("{UNFINISHED}{attempt}"))
+    }
+
+    /// Whether `path` is where an `initdb` for this cluster worked.
+    pub(super) fn is_unfinished(&self, path: &Path) -> bool {
+        let name = path.file_name().and_then(OsStr::to_str);
+        path.parent() == Some(&self.dir) && name.is_some_and(|name| name.starts_with(UNFINISHED))
     }
 
     pub(super) fn log(&self) -> PathBuf {
@@ -73,19 +93,7 @@ pub(super) async fn prepare(data_dir: &Path) -> Result<Place, PostgresError> {
     };
     let short = blake3::hash(data_dir.as_os_str().as_encoded_bytes()).to_hex();
     let short = short.get(..12).unwrap_or_default();
-    let dir = match run_as {
-        Some((uid, gid)) if !reaches(&data_dir, uid, gid) => {
-            let elsewhere = Path::new(ELSEWHERE).join(format!("postgres-{short}"));
-            let note = data_dir.join("POSTGRES_IS_ELSEWHERE");
-            let text = format!(
-                "Postgres' user can't reach this folder; its files are in {}\n",
-                elsewhere.display()
-            );
-            fs::write(&note, text).map_err(file("write", &note))?;
-            elsewhere
-        }
-        _ => data_dir.join("postgres"),
-    };
+    let dir = choose(&data_dir, short, run_as)?;
     // A socket's path has at most 107 bytes, so it can't follow the data directory.
     let runtime = if me.is_root() {
         PathBuf::from("/run")
@@ -119,6 +127,49 @@ pub(super) async fn prepare(data_dir: &Path) -> Result<Place, PostgresError> {
         collector_user,
         run_as,
     })
+}
+
+/// Where the cluster is, or is to be made. It stays where it is, whatever became of the folders' rights since:
+/// an empty one elsewhere would look like lost data.
+fn choose(
+    data_dir: &Path,
+    short: &str,
+    run_as: Option<(Uid, Gid)>,
+) -> Result<PathBuf, PostgresError> {
+    let here = data_dir.join("postgres");
+    let Some((uid, gid)) = run_as else {
+        return Ok(here);
+    };
+    let elsewhere = Path::new(ELSEWHERE).join(format!("postgres-{short}"));
+    let has_cluster = |dir: &Path| dir.join("cluster/PG_VERSION").exists();
+    if !has_cluster(&elsewhere) && (has_cluster(&here) || reaches(data_dir, uid, gid)) {
+        return reachable(here, data_dir, uid, gid);
+    }
+    let note = data_dir.join("POSTGRES_IS_ELSEWHERE");
+    let text = format!(
+        "Postgres' user can't reach this folder; its files are in {}\n",
+        elsewhere.display()
+    );
+    fs::write(&note, text).map_err(|source| PostgresError::File {
+        doing: "write",
+        path: note,
+        source,
+    })?;
+    fs::create_dir_all(ELSEWHERE).map_err(|source| PostgresError::File {
+        doing: "make",
+        path: ELSEWHERE.into(),
+        source,
+    })?;
+    reachable(elsewhere, Path::new(ELSEWHERE), uid, gid)
+}
+
+/// `dir`, if its user gets as far as the `parent` it lies in.
+fn reachable(dir: PathBuf, parent: &Path, uid: Uid, gid: Gid) -> Result<PathBuf, PostgresError> {
+    if reaches(parent, uid, gid) {
+        Ok(dir)
+    } else {
+        Err(PostgresError::Unreachable(dir))
+    }
 }
 
 /// Whether every folder on the way lets the user through.

@@ -8,3 +8,4 @@ mod demo;
 mod harness;
 mod kill;
 mod listener;
+mod private_postgres;
