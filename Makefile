@@ -6,7 +6,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 TOOLS := packaging/tools
 
-.PHONY: help demo test lint fmt bench soak sqlx deps-postgres deps-lint
+.PHONY: help demo test lint fmt bench soak sqlx deps-postgres deps-trace deps-lint
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -15,7 +15,7 @@ demo: deps-postgres ## Collector with its private Postgres and an agent, on this
 	$(CARGO) build --release --locked --bin infratrack-collector --bin infratrack-agent
 	target/release/infratrack-collector demo --data-dir .demo $(DEMO_ARGS)
 
-test: deps-postgres ## All tests, with a real Postgres
+test: deps-postgres deps-trace ## All tests, with a real Postgres
 	$(CARGO) build --workspace --bins --locked --quiet
 	$(CARGO) test --workspace --locked --quiet
 
@@ -33,10 +33,9 @@ bench: deps-postgres ## Measure a release build with a simulated fleet
 	$(CARGO) build --release --locked --bin infratrack-collector --bin infratrack-agent --bin infratrack-fleet
 	$(TOOLS)/bench.sh
 
-soak: deps-postgres ## Long campaigns: faults, damage, power loss, by seed
-	$(CARGO) build --workspace --bins --locked --quiet
-	$(CARGO) test --release -p infratrack-agent --locked -- --include-ignored
-	$(CARGO) test --workspace --locked -- --ignored
+soak: deps-postgres deps-trace ## Long campaigns: faults, damage, power loss, by seed
+	$(CARGO) build --release --workspace --bins --locked --quiet
+	$(CARGO) test --release --workspace --locked -- --ignored --nocapture
 	$(TOOLS)/mutants.sh
 
 sqlx: deps-postgres ## Write collector/.sqlx anew, after a change of SQL
@@ -44,6 +43,9 @@ sqlx: deps-postgres ## Write collector/.sqlx anew, after a change of SQL
 
 deps-postgres:
 	@$(TOOLS)/install.sh postgres
+
+deps-trace:
+	@$(TOOLS)/install.sh trace
 
 deps-lint: deps-postgres
 	@$(TOOLS)/install.sh lint

@@ -28,7 +28,7 @@ use crate::collect::{self, HeartbeatSource, Root};
 use crate::config::Config;
 use crate::identity::Identity;
 use crate::reporter::{Report, Reporter};
-use crate::spool::{NewRecord, Spool, SpoolConfig, SpoolError};
+use crate::spool::{NewRecord, OpenReport, Spool, SpoolConfig, SpoolError};
 use crate::uplink::Answer;
 use commands::Commands;
 use facts::Facts;
@@ -126,16 +126,28 @@ impl Daemon {
                 version,
             }))
             .await;
-        for damaged in opened.damaged {
-            tracing::error!(moved_to = ?opened.moved_to, ?damaged, "the spool was damaged");
-            daemon.record(&Event::SpoolDamaged(damaged)).await;
-        }
+        daemon.tell_damage(opened).await;
         for result in daemon.commands.interrupted() {
             daemon.record(&Event::CommandResult(result)).await;
         }
         daemon.commands.save(&daemon.spool).await?;
         tracing::info!(%host, %instance, "agent started");
         Ok(daemon)
+    }
+
+    /// What could not be kept is told again after the next start.
+    async fn tell_damage(&mut self, opened: OpenReport) {
+        if opened.damaged.is_empty() {
+            return;
+        }
+        let mut told = true;
+        for damaged in opened.damaged {
+            tracing::error!(moved_to = ?opened.moved_to, ?damaged, "the spool was damaged");
+            told &= self.record(&Event::SpoolDamaged(damaged)).await;
+        }
+        if told && let Err(error) = self.spool.damage_told().await {
+            tracing::warn!(%error, "the damage will be told again");
+        }
     }
 
     /// When there is something to do.
@@ -318,9 +330,10 @@ impl Daemon {
     }
 
     /// Queues an event. Where the disk is full it is lost, and said so: it has no source to come from again.
-    async fn record(&mut self, event: &Event) {
+    /// Answers whether it is kept.
+    async fn record(&mut self, event: &Event) -> bool {
         let (Some(kind), Ok(body)) = (event.kind(), event.to_body()) else {
-            return;
+            return false;
         };
         let record = NewRecord {
             at: self.clock.now(),
@@ -331,8 +344,12 @@ impl Daemon {
         };
         match self.spool.append(Class::Critical, vec![record]).await {
             Ok(_) => self.urgent = true,
-            Err(error) => tracing::error!(%error, kind, "an event was not kept"),
+            Err(error) => {
+                tracing::error!(%error, kind, "an event was not kept");
+                return false;
+            }
         }
+        true
     }
 
     fn lost(&mut self, lost: &Lost) {

@@ -38,6 +38,7 @@ enum Command {
     #[command(hide = true)]
     SpoolProbe {
         dir: PathBuf,
+        generation: u64,
         #[arg(long)]
         salvage: bool,
     },
@@ -45,8 +46,13 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Command::SpoolProbe { dir, salvage } = &cli.command {
-        return spool::probe_main(dir, *salvage);
+    if let Command::SpoolProbe {
+        dir,
+        generation,
+        salvage,
+    } = &cli.command
+    {
+        return spool::probe_main(dir, *generation, *salvage);
     }
     let config = match Config::load(cli.config.as_deref()) {
         Ok(config) => config,

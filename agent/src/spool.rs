@@ -13,6 +13,8 @@ mod lane;
 mod ledger;
 mod memory;
 mod open;
+mod order;
+mod pieces;
 mod probe;
 mod queue;
 mod quota;
@@ -27,7 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use infratrack_shared::codec::EncodeError;
+use infratrack_shared::codec::{DecodeError, EncodeError};
 use infratrack_shared::ids::{BootId, StreamId};
 use infratrack_shared::limits;
 use infratrack_shared::time::UnixMillis;
@@ -46,7 +48,7 @@ pub use probe::probe_main;
 
 /// How long [`Spool::close`] waits for the disk.
 const CLOSE: Duration = Duration::from_secs(5);
-/// The longest name or content of a small value, in bytes.
+/// The longest content of a small value, in bytes.
 const VALUE_BYTES: usize = limits::STRING_BYTES;
 
 /// Where the spool lies and how big it may get.
@@ -121,7 +123,8 @@ pub struct Rewound {
 pub struct OpenReport {
     /// There was no spool: this is the first start, or the directory was emptied.
     pub fresh: bool,
-    /// One for each stream that was in a damaged spool, ready to be sent.
+    /// One for each stream that was in a damaged spool, ready to be sent. Comes again at the next
+    /// opening until [`Spool::damage_told`].
     pub damaged: Vec<SpoolDamaged>,
     /// Where the damaged files are.
     pub moved_to: Option<PathBuf>,
@@ -150,6 +153,8 @@ pub enum SpoolError {
     TooLarge { bytes: usize },
     #[error("a record can't be encoded")]
     Encode(#[source] EncodeError),
+    #[error("a record is beyond what may be sent")]
+    Unreadable(#[source] DecodeError),
     #[error("another process holds the spool in {dir}")]
     Held { dir: PathBuf },
     #[error("the spool is closed")]
@@ -315,11 +320,12 @@ impl Spool {
         self.run(move |queue| queue.get(&name)).await
     }
 
-    /// Sets a small value (64 KiB at most); survives power loss when this returns.
+    /// Sets a small value (64 KiB at most, its name 32 bytes); survives power loss when this returns.
     pub async fn put(&self, name: &str, value: Bytes) -> Result<(), SpoolError> {
-        let bytes = value.len().max(name.len());
-        if bytes > VALUE_BYTES {
-            return Err(SpoolError::TooLarge { bytes });
+        for (bytes, limit) in [(value.len(), VALUE_BYTES), (name.len(), pieces::NAME_BYTES)] {
+            if bytes > limit {
+                return Err(SpoolError::TooLarge { bytes });
+            }
         }
         let name = name.to_owned();
         self.run(move |queue| queue.put(&name, Some(value))).await
@@ -329,6 +335,11 @@ impl Spool {
     pub async fn remove(&self, name: &str) -> Result<(), SpoolError> {
         let name = name.to_owned();
         self.run(move |queue| queue.put(&name, None)).await
+    }
+
+    /// What [`OpenReport::damaged`] said is appended as events.
+    pub async fn damage_told(&self) -> Result<(), SpoolError> {
+        self.run(Queue::damage_told).await
     }
 
     /// What the heartbeat says of the spool.

@@ -33,6 +33,10 @@ postgres() {
     packages postgresql
 }
 
+trace() {
+    have strace || packages strace
+}
+
 lint() {
     have shellcheck || packages shellcheck
     if ! cargo deny --version >/dev/null 2>&1; then
@@ -43,7 +47,7 @@ lint() {
 
 for wanted in "$@"; do
     case "$wanted" in
-    postgres | lint) "$wanted" ;;
+    postgres | trace | lint) "$wanted" ;;
     *)
         echo "install.sh: unknown: $wanted" >&2
         exit 64

@@ -6,5 +6,6 @@ pub mod fuzz;
 pub mod ledger;
 pub mod nemesis;
 pub mod postgres;
+pub mod power;
 pub mod process;
 pub mod proxy;

@@ -1,6 +1,7 @@
 //! The spool's directory: `lock`, `watermark` (the ledger), `opening` (how often in a row opening
 //! did not come to its end), `reserve` (1 MiB to give back when the disk is full), one
-//! `gen-<number>` with sled's files, and after damage one `spool.bad-<unix seconds>`.
+//! `gen-<number>` with sled's files, while opening a `copy` of it, and after damage one
+//! `spool.bad-<unix seconds>`.
 //!
 //! A file that is replaced is whole at any moment: written beside, synced, renamed, directory synced.
 
@@ -38,7 +39,8 @@ pub(super) fn create_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
+/// Brings a file, or the names in a directory, to the disk.
+pub(super) fn sync(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
@@ -49,7 +51,7 @@ pub(super) fn replace(root: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&beside, root.join(name))?;
-    sync_dir(root)
+    sync(root)
 }
 
 pub(super) fn store_ledger(root: &Path, ledger: &Ledger) -> io::Result<()> {
@@ -106,16 +108,90 @@ pub(super) fn hold_reserve(root: &Path) -> io::Result<()> {
     held
 }
 
-/// Moves sled's snapshots out of its way: it replays its log without them.
-pub(super) fn drop_snapshots(generation: &Path) -> io::Result<()> {
+/// What is opened in place of a generation: sled writes as it opens, and destroys what it takes for torn.
+fn copy_dir(root: &Path) -> PathBuf {
+    root.join("copy")
+}
+
+/// Copies a generation. Where the disk has no room for that, it will be opened itself.
+pub(super) fn copy_generation(root: &Path, generation: u64) -> io::Result<()> {
+    let from = generation_dir(root, generation);
+    let to = copy_dir(root);
+    forget_copy(root)?;
+    let copied = copy(&from, &to);
+    if copied.is_err() {
+        forget_copy(root)?;
+    }
+    copied
+}
+
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn forget_copy(root: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(copy_dir(root)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The copy of a generation, or where there is none the generation itself.
+pub(super) fn working_dir(root: &Path, generation: u64) -> PathBuf {
+    let copy = copy_dir(root);
+    if copy.exists() {
+        copy
+    } else {
+        generation_dir(root, generation)
+    }
+}
+
+/// Makes the copy a generation. `None` where there is no copy.
+pub(super) fn adopt_copy(root: &Path) -> io::Result<Option<u64>> {
+    if !copy_dir(root).exists() {
+        return Ok(None);
+    }
+    let next = generations(root)?.last().map_or(1, |last| last + 1);
+    fs::rename(copy_dir(root), generation_dir(root, next))?;
+    Ok(Some(next))
+}
+
+/// Brings a directory to the disk: names, and what the files hold.
+pub(super) fn sync_all(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_all(&entry.path())?;
+        } else {
+            sync(&entry.path())?;
+        }
+    }
+    sync(dir)
+}
+
+/// Moves what sled derives out of its way: it replays its log without a snapshot, and writes its
+/// settings again.
+pub(super) fn drop_derived(generation: &Path) -> io::Result<()> {
     for entry in fs::read_dir(generation)? {
         let entry = entry?;
         let name = entry.file_name();
-        if name.to_str().is_some_and(|name| name.starts_with("snap.")) {
-            fs::rename(entry.path(), generation.join("aside.snap"))?;
+        let Some(name) = name.to_str() else { continue };
+        if name.starts_with("snap.") || name == "conf" {
+            let kind = name.split('.').next().unwrap_or(name);
+            fs::rename(entry.path(), generation.join(format!("aside.{kind}")))?;
         }
     }
-    sync_dir(generation)
+    sync(generation)
 }
 
 /// Moves a damaged generation aside, the only one kept, cut to size.
@@ -132,7 +208,7 @@ pub(super) fn move_aside(root: &Path, generation: &Path, unix_s: i64) -> io::Res
     }
     let bad = root.join(format!("spool.bad-{unix_s}"));
     fs::rename(generation, &bad)?;
-    sync_dir(root)?;
+    sync(root)?;
     let blobs = bad.join("blobs");
     if size_on_disk(&bad) > BAD_BYTES {
         OpenOptions::new()

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use infratrack_shared::codec::{self, Limits};
 use infratrack_shared::ids::StreamId;
 use infratrack_shared::wire::batch::Class;
+use infratrack_shared::wire::event::SpoolDamaged;
 use serde::{Deserialize, Serialize};
 
 use super::lane::Lane;
@@ -41,6 +42,9 @@ pub(super) struct Ledger {
     pub values: BTreeSet<String>,
     /// Raw values of a newer version put aside, numbered from 0.
     pub unread: u64,
+    /// Damage that no event tells of yet.
+    #[serde(default)]
+    pub untold: Vec<SpoolDamaged>,
 }
 
 /// One stream.
@@ -92,6 +96,7 @@ impl Ledger {
             heartbeats_reserved: 1,
             values: BTreeSet::new(),
             unread: 0,
+            untold: Vec::new(),
         }
     }
 

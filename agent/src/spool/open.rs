@@ -1,10 +1,14 @@
 //! Opening: whatever state the files are in, the spool opens, and what is gone is counted.
 //!
-//! A child reads everything first. Where it finds damage, sled's snapshots are moved away and it
-//! reads again (a damaged snapshot alone loses nothing). Where that fails too, what can be read is
-//! copied to a fresh store, the damaged one is moved aside, and new records join a new stream; the
-//! saved ones keep their stream and numbers and drain first, the rest is `lost{damaged}`.
+//! A child reads everything first, in a copy: sled writes as it opens a file, and power lost in the
+//! middle of that, or damage it takes for the end of its log, costs what was there. Where the child finds
+//! damage, it reads another copy, without sled's snapshot and settings (damage to these alone loses
+//! nothing). What was read takes the original's place when it is on the disk. Where neither is sound,
+//! what can be read is put into a fresh store, the original is moved aside, and new records join a new
+//! stream; the saved ones keep their stream and numbers and drain first, the rest is `lost{damaged}`.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 use std::process::Stdio;
@@ -31,8 +35,8 @@ use super::{OpenReport, SpoolConfig, SpoolError, files};
 
 /// How long the child may take to read everything, which happens twice at most.
 const PROBE: Duration = Duration::from_secs(20);
-/// How long it may take to save what it can. All three stay below systemd's 90 s for a start.
-const SALVAGE: Duration = Duration::from_secs(40);
+/// How long it may take to save what it can, twice too. All stay below systemd's 90 s for a start.
+const SALVAGE: Duration = Duration::from_secs(20);
 /// How long a process that is about to end may still hold the spool.
 const HELD: Duration = Duration::from_secs(5);
 /// After this many openings in a row that did not come to their end, nothing is believed.
@@ -52,11 +56,10 @@ pub(super) async fn open(
     let attempts = files::begin_opening(root).map_err(io_error("write its marker"))?;
     let mut verdict = Verdict::default();
     if attempts < ATTEMPTS {
-        verdict = check(config).await?;
+        verdict = check_any(config, Copied::Whole).await?;
     }
     if !verdict.sound && attempts < 2 * ATTEMPTS {
-        drop_snapshots(root)?;
-        verdict = check(config).await?;
+        verdict = check_any(config, Copied::WithoutDerived).await?;
     }
     let mut opened = None;
     if verdict.sound {
@@ -122,34 +125,93 @@ fn fresh(
     ))
 }
 
+/// How a generation is copied.
+#[derive(Clone, Copy)]
+enum Copied {
+    Whole,
+    /// Without sled's snapshot and settings, which it can do without, and which may be what is damaged.
+    WithoutDerived,
+}
+
+/// Checks the generation of the watermark, or without one the latest that has a copy of it.
+async fn check_any(config: &SpoolConfig, copied: Copied) -> Result<Verdict, SpoolError> {
+    let root = config.dir.as_path();
+    let generations = match files::load_ledger(root) {
+        Some(ledger) => vec![ledger.generation],
+        None => files::generations(root).map_err(io_error("read its directory"))?,
+    };
+    let mut verdict = Verdict::default();
+    for generation in generations.into_iter().rev() {
+        copy(root, generation, copied).await?;
+        verdict = check(config, generation).await?;
+        if verdict.ledger.is_some() {
+            break;
+        }
+    }
+    Ok(verdict)
+}
+
+async fn copy(root: &Path, generation: u64, copied: Copied) -> Result<(), SpoolError> {
+    let root = root.to_owned();
+    let work = move || {
+        if !files::generation_dir(&root, generation).exists() {
+            return files::forget_copy(&root);
+        }
+        if let Err(error) = files::copy_generation(&root, generation) {
+            tracing::warn!(%error, "spool: no room for a copy, its files are opened themselves");
+        }
+        match copied {
+            Copied::Whole => Ok(()),
+            Copied::WithoutDerived => files::drop_derived(&files::working_dir(&root, generation)),
+        }
+    };
+    let copied = spawn_blocking(work).await.map_err(|_| SpoolError::Closed)?;
+    copied.map_err(io_error("copy its files"))
+}
+
 /// Reads everything, in a child where there is a binary for it.
-async fn check(config: &SpoolConfig) -> Result<Verdict, SpoolError> {
+async fn check(config: &SpoolConfig, generation: u64) -> Result<Verdict, SpoolError> {
     probe::forget_verdict(&config.dir);
-    if run_child(config, &[], PROBE).await.is_some() {
+    if run_child(config, generation, &[], PROBE).await.is_some() {
         return Ok(probe::load_verdict(&config.dir).unwrap_or_default());
     }
     let root = config.dir.clone();
-    spawn_blocking(move || probe::inspect(&root))
+    spawn_blocking(move || probe::inspect(&root, generation))
         .await
         .map_err(|_| SpoolError::Closed)
 }
 
-async fn save(config: &SpoolConfig) -> Result<(), SpoolError> {
-    if run_child(config, &["--salvage"], SALVAGE).await.is_none() {
-        let root = config.dir.clone();
-        let saved = spawn_blocking(move || probe::save(&root)).await;
-        saved
-            .map_err(|_| SpoolError::Closed)?
-            .map_err(io_error("write what is salvaged"))?;
+/// Saves what can be read with sled's snapshot, and what can be without.
+async fn save(config: &SpoolConfig, generation: u64) -> Result<(), SpoolError> {
+    probe::forget_saved(&config.dir);
+    for copied in [Copied::Whole, Copied::WithoutDerived] {
+        copy(&config.dir, generation, copied).await?;
+        let extra = ["--salvage"];
+        if run_child(config, generation, &extra, SALVAGE)
+            .await
+            .is_none()
+        {
+            let root = config.dir.clone();
+            let saved = spawn_blocking(move || probe::save(&root)).await;
+            saved
+                .map_err(|_| SpoolError::Closed)?
+                .map_err(io_error("write what is salvaged"))?;
+        }
     }
     Ok(())
 }
 
 /// Runs the probe to its end or its time limit. `None`: there is no binary to run.
-async fn run_child(config: &SpoolConfig, extra: &[&str], limit: Duration) -> Option<()> {
+async fn run_child(
+    config: &SpoolConfig,
+    generation: u64,
+    extra: &[&str],
+    limit: Duration,
+) -> Option<()> {
     let mut child = Command::new(config.probe.as_ref()?)
         .arg("spool-probe")
         .arg(&config.dir)
+        .arg(generation.to_string())
         .args(extra)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -168,26 +230,23 @@ async fn run_child(config: &SpoolConfig, extra: &[&str], limit: Duration) -> Opt
     Some(())
 }
 
-fn drop_snapshots(root: &Path) -> Result<(), SpoolError> {
-    for generation in files::generations(root).map_err(io_error("read its directory"))? {
-        let dir = files::generation_dir(root, generation);
-        files::drop_snapshots(&dir).map_err(io_error("move its snapshots"))?;
-    }
-    Ok(())
-}
-
 /// Opens a sound spool. `None` where it turns out not to be.
 fn resume(
     config: &SpoolConfig,
     lock: &Arc<File>,
     verdict: &Verdict,
 ) -> Result<Option<(Queue, OpenReport)>, SpoolError> {
-    let Some(ledger) = &verdict.ledger else {
+    let Some(mut ledger) = verdict.ledger.clone() else {
         return Ok(None);
     };
-    remove_other_generations(&config.dir, ledger.generation)?;
+    // The copy takes the place of what it is a copy of when the ledger that names it is stored.
+    let adopted = files::adopt_copy(&config.dir).map_err(io_error("take its copy"))?;
+    ledger.generation = adopted.unwrap_or(ledger.generation);
+    let generation = ledger.generation;
     let resume = || {
-        let disk = Disk::open(&config.dir, ledger.generation, Arc::clone(lock))?;
+        let mut disk = Disk::open(&config.dir, ledger.generation, Arc::clone(lock))?;
+        // Its copy of the ledger names the generation it is a copy of.
+        disk.apply(Vec::new(), Some(&ledger))?;
         Queue::resume(Box::new(disk), ledger.clone(), config.quota_bytes)
     };
     let mut resumed = resume();
@@ -196,10 +255,14 @@ fn resume(
     }
     let report = OpenReport {
         unread_records: verdict.unread_records,
+        damaged: ledger.untold.clone(),
         ..OpenReport::default()
     };
     match resumed {
-        Ok(queue) => Ok(Some((queue, report))),
+        Ok(queue) => {
+            remove_other_generations(&config.dir, generation)?;
+            Ok(Some((queue, report)))
+        }
         Err(BackendError::Damaged(detail)) => {
             tracing::warn!(detail, "spool: damaged, though its probe found nothing");
             Ok(None)
@@ -230,8 +293,9 @@ async fn quarantine(
     let ledger = verdict.ledger.or_else(|| files::load_ledger(&root));
     if let Some(ledger) = &ledger {
         files::store_ledger(&root, ledger).map_err(io_error("write its watermark"))?;
-        save(config).await?;
+        save(config, ledger.generation).await?;
     }
+    files::forget_copy(&root).map_err(io_error("remove its copy"))?;
     let detail = verdict.detail;
     let work = move || start_over(&root, lock, ledger, detail, quota_bytes, now);
     spawn_blocking(work).await.map_err(|_| SpoolError::Closed)?
@@ -265,6 +329,8 @@ fn start_over(
         });
     }
     target.generation = generation;
+    // Kept until it is told: the events that tell of it are appended after this.
+    target.untold.clone_from(&report.damaged);
     disk.apply(Vec::new(), Some(&target))?;
     disk.sync()?;
     disk.store_ledger(&target)?;
@@ -275,8 +341,7 @@ fn start_over(
         report.moved_to = Some(moved.map_err(io_error("move a damaged spool aside"))?);
     }
     remove_other_generations(root, generation)?;
-    // Only there after a salvage; the next one overwrites it.
-    let _ = fs::remove_file(probe::salvage_path(root));
+    probe::forget_saved(root);
     tracing::warn!(moved_to = ?report.moved_to, "spool: damaged, begun anew");
     Ok((Queue::new(Box::new(disk), target, quota_bytes), report))
 }
@@ -294,11 +359,14 @@ fn salvage(
     target.next_slot = old.next_slot + 1;
     target.heartbeats_reserved = old.heartbeats_reserved;
     target.unread = old.unread;
+    report.damaged = old.untold;
     let mut found = Found::default();
     let mut chunk = Chunk::default();
     for (key, value) in Salvaged::open(root) {
-        found.0.insert(key.clone(), value.len() as u64);
-        chunk.push(disk, (key, Some(value)))?;
+        if let Entry::Vacant(entry) = found.0.entry(key.clone()) {
+            entry.insert(value.len() as u64);
+            chunk.push(disk, (key, Some(value)))?;
+        }
     }
     disk.apply(chunk.writes, None)?;
     for name in &old.values {
@@ -333,7 +401,7 @@ fn salvage(
 
 /// The keys that were saved, with their values' sizes.
 #[derive(Default)]
-struct Found(std::collections::BTreeMap<Key, u64>);
+struct Found(BTreeMap<Key, u64>);
 
 impl Found {
     /// Closes a lane: what was not saved of it is lost. Answers how many records it should have had

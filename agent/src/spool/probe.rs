@@ -3,7 +3,7 @@
 //! Runs in a child process (`spool-probe`), because sled may panic, hang or allocate without end
 //! over a damaged file. Answers in files beside the spool: `verdict`, `salvage`.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -50,13 +50,13 @@ impl Verdict {
     }
 }
 
-/// Entry of the hidden subcommand `spool-probe DIR [--salvage]`: 0 where the spool is sound, or
+/// Entry of the hidden subcommand `spool-probe DIR GENERATION [--salvage]`: 0 where the spool is sound, or
 /// where what could be saved is in `DIR/salvage`.
-pub fn probe_main(dir: &Path, salvage: bool) -> ExitCode {
+pub fn probe_main(dir: &Path, generation: u64, salvage: bool) -> ExitCode {
     let done = if salvage {
         save(dir).is_ok()
     } else {
-        let verdict = inspect(dir);
+        let verdict = inspect(dir, generation);
         store_verdict(dir, &verdict).is_ok() && verdict.sound
     };
     if done {
@@ -80,25 +80,10 @@ fn store_verdict(root: &Path, verdict: &Verdict) -> io::Result<()> {
     files::replace(root, VERDICT, &bytes)
 }
 
-/// Opens the spool and reads everything its ledger names.
-pub(super) fn inspect(root: &Path) -> Verdict {
+/// Opens the copy of a generation and reads everything its ledger names.
+pub(super) fn inspect(root: &Path, generation: u64) -> Verdict {
     let watermark = files::load_ledger(root);
-    let generations = match &watermark {
-        Some(ledger) => vec![ledger.generation],
-        None => files::generations(root).unwrap_or_default(),
-    };
-    let mut verdict = Verdict::unsound("there is no watermark and no store with a copy of it");
-    for generation in generations.into_iter().rev() {
-        verdict = inspect_generation(root, generation, watermark.clone());
-        if verdict.ledger.is_some() {
-            break;
-        }
-    }
-    verdict
-}
-
-fn inspect_generation(root: &Path, generation: u64, watermark: Option<Ledger>) -> Verdict {
-    let dir = files::generation_dir(root, generation);
+    let dir = files::working_dir(root, generation);
     let known = watermark.clone();
     let unsound = |detail: String| Verdict {
         ledger: known.clone(),
@@ -175,14 +160,18 @@ fn read_all(db: &Db, ledger: &Ledger) -> Result<u64, BackendError> {
     Ok(unread)
 }
 
-/// Writes what can be read of everything the ledger names to a file, in the ledger's order. Every
+/// Adds what can be read of everything the ledger names to a file, in the ledger's order. Every
 /// key is asked for: an iterator would stop for good at the first damaged page.
 pub(super) fn save(root: &Path) -> io::Result<()> {
-    let mut out = BufWriter::new(File::create(salvage_path(root))?);
+    let out = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(salvage_path(root))?;
+    let mut out = BufWriter::new(out);
     let Some(ledger) = files::load_ledger(root) else {
         return Ok(());
     };
-    let dir = files::generation_dir(root, ledger.generation);
+    let dir = files::working_dir(root, ledger.generation);
     if dir.join("db").exists()
         && let Ok(db) = open_db(&dir)
     {
@@ -224,7 +213,12 @@ pub(super) fn unsent(lane: &Lane) -> Vec<(u64, u64)> {
     lane.present(lane.acked + 1, lane.reserved.max(lane.next) - 1)
 }
 
-pub(super) fn salvage_path(root: &Path) -> PathBuf {
+pub(super) fn forget_saved(root: &Path) {
+    // Missing is what it should be.
+    let _ = fs::remove_file(salvage_path(root));
+}
+
+fn salvage_path(root: &Path) -> PathBuf {
     root.join(SALVAGE)
 }
 

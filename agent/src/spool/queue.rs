@@ -393,6 +393,18 @@ impl Queue {
         })
     }
 
+    /// Events tell of the damage: not to be reported at the next opening.
+    pub(super) fn damage_told(&mut self) -> Result<(), BackendError> {
+        let mut ledger = self.ledger.clone();
+        ledger.untold.clear();
+        self.commit(Change {
+            ledger,
+            puts: Vec::new(),
+            deletes: Vec::new(),
+            until: Until::Stored,
+        })
+    }
+
     /// Leaves nothing uncertain behind.
     pub(super) fn close(&mut self) -> Result<(), BackendError> {
         let mut ledger = self.ledger.clone();

@@ -1,8 +1,9 @@
 //! Room on the disk: who yields when the quota is near, and when a store is copied to a smaller one.
 //!
 //! sled never makes its file smaller and is slow to write again where records were deleted. So space
-//! comes from rotation alone, and since the old and the fresh file are there at once for a moment,
-//! one file may be three fifths of the quota, and what is copied a fifth.
+//! comes from rotation alone. One file may be eleven twentieths of the quota, and what a rotation copies
+//! a fifth, since the old and the fresh file are there at once for a moment, as are a file and its copy
+//! at a start.
 
 use infratrack_shared::wire::batch::{Class, LostReason};
 
@@ -28,7 +29,7 @@ pub(super) struct Quota {
 impl Quota {
     pub(super) fn new(quota: u64) -> Self {
         Self {
-            file_max: quota / 5 * 3,
+            file_max: quota / 20 * 11,
             live_max: quota / 5,
             rotated: 0,
         }

@@ -44,6 +44,8 @@ pub(super) fn encode(record: &NewRecord) -> Result<Vec<u8>, SpoolError> {
     if wire_bytes > limits::RECORD_BYTES || usize::from(kind_bytes) > limits::NAME_BYTES {
         return Err(SpoolError::TooLarge { bytes: wire_bytes });
     }
+    // What a reader would refuse must not get a number: it would be damage at the next start.
+    codec::check(&body, &Limits::bytes(limits::RECORD_BYTES)).map_err(SpoolError::Unreadable)?;
     let mut payload = Vec::with_capacity(body.len() + record.kind.len() + 33);
     payload.extend_from_slice(&record.at.0.to_be_bytes());
     payload.extend_from_slice(&record.mono_ms.to_be_bytes());

@@ -1,8 +1,10 @@
 //! The store on disk, and the only file that knows sled 0.34.
 //!
-//! Measured there: `flush` is no fsync, so [`Backend::sync`] adds it, for the blob files too, which
-//! sled never syncs; a write error sticks to the handle, so it is dropped and opened again after a
-//! pause; a damaged file can panic, so every call is caught.
+//! Measured there: `flush` is no fsync, so [`Backend::sync`] adds it, and [`order`] has every write of
+//! sled's own followed by one; a value of a kilobyte may end in a
+//! file of its own that sled never syncs, so there are none (see [`pieces`]); a write error sticks to
+//! the handle, so it is dropped and opened again after a pause; a damaged file can panic, so every call
+//! is caught.
 
 use std::fs::{self, File};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,6 +19,8 @@ use bytes::Bytes;
 use super::backend::{Backend, BackendError, Key, Write};
 use super::files;
 use super::ledger::Ledger;
+use super::order;
+use super::pieces::{self, Head};
 
 /// Fixed for the life of a file: sled refuses to open one with another.
 const SEGMENT_BYTES: usize = 64 * 1024;
@@ -28,7 +32,7 @@ const PAUSE_MAX: Duration = Duration::from_mins(1);
 /// How long sled's threads may take to let go of a file.
 const LOCKED: Duration = Duration::from_secs(5);
 /// What a change costs in sled's log beside its value, roughly.
-const WRITE_BYTES: u64 = 64;
+const WRITE_BYTES: usize = 64;
 /// The size on disk is measured again after this much was written.
 const MEASURE_BYTES: u64 = 256 * 1024;
 
@@ -57,8 +61,6 @@ struct Opened {
     db: Db,
     /// A second descriptor of sled's file, to sync it.
     data: File,
-    /// Blobs up to this one are synced; their names count up.
-    blobs_synced: i64,
 }
 
 impl Disk {
@@ -98,6 +100,7 @@ impl Disk {
         let Some(open) = &mut self.open else {
             return Err(BackendError::Pausing);
         };
+        order::keep();
         caught(|| work(open))
     }
 
@@ -125,53 +128,55 @@ impl Disk {
 impl Opened {
     fn open(root: &Path, dir: &Path) -> Result<Self, BackendError> {
         let io = |source| BackendError::io("open its directory", source);
-        let made = !dir.exists();
         files::create_dir(dir).map_err(io)?;
         let db = open_db(dir)?;
         let data = File::open(dir.join("db")).map_err(io)?;
-        if made {
-            data.sync_all().map_err(io)?;
-            for path in [&dir.join("blobs"), dir, root] {
-                files::sync_dir(path).map_err(io)?;
-            }
-        }
-        Ok(Self {
-            db,
-            data,
-            blobs_synced: i64::MIN,
-        })
+        // sled syncs neither its settings nor any directory, and a copy is not synced at all.
+        files::sync_all(dir).map_err(io)?;
+        files::sync(root).map_err(io)?;
+        Ok(Self { db, data })
     }
 
-    fn sync(&mut self, dir: &Path) -> Result<(), BackendError> {
+    fn sync(&self) -> Result<(), BackendError> {
         self.db.flush().map_err(|error| convert("flush", error))?;
-        self.sync_blobs(&dir.join("blobs"))
-            .map_err(|source| BackendError::io("sync its blobs", source))?;
+        if cfg!(feature = "mutant-no-fdatasync") {
+            return Ok(());
+        }
         self.data
             .sync_data()
             .map_err(|source| BackendError::io("sync", source))
     }
 
-    fn sync_blobs(&mut self, blobs: &Path) -> io::Result<()> {
-        let before = self.blobs_synced;
-        for entry in fs::read_dir(blobs)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let id = name.to_str().and_then(|name| name.parse::<i64>().ok());
-            let Some(id) = id.filter(|id| *id > before) else {
-                continue;
-            };
-            match File::open(entry.path()) {
-                Ok(blob) => blob.sync_data()?,
-                // sled removed it in the meantime: nothing refers to it.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+    /// Sets or removes a value with all its pieces.
+    fn write(
+        &self,
+        batch: &mut Batch,
+        key: &Key,
+        value: Option<&[u8]>,
+    ) -> Result<(), BackendError> {
+        let before = self.db.get(key.as_bytes());
+        let before = before.map_err(|error| convert("read", error))?;
+        let before = match before.as_deref().and_then(pieces::head) {
+            Some(Head::First(further, _)) => further,
+            Some(Head::Whole(_)) | None => 0,
+        };
+        let mut after = 0;
+        if let Some(value) = value {
+            for (index, piece) in (0..).zip(pieces::split(value)) {
+                if index == 0 {
+                    batch.insert(key.as_bytes(), piece);
+                } else {
+                    batch.insert(pieces::key(key, index), piece);
+                }
+                after = index;
             }
-            self.blobs_synced = self.blobs_synced.max(id);
+        } else {
+            batch.remove(key.as_bytes());
         }
-        if self.blobs_synced == before {
-            return Ok(());
+        for index in after + 1..=before {
+            batch.remove(pieces::key(key, index));
         }
-        files::sync_dir(blobs)
+        Ok(())
     }
 }
 
@@ -185,25 +190,18 @@ impl Backend for Disk {
     }
 
     fn apply(&mut self, writes: Vec<Write>, ledger: Option<&Ledger>) -> Result<(), BackendError> {
-        let mut batch = Batch::default();
-        let mut bytes = 0;
-        for (key, value) in writes {
-            bytes += WRITE_BYTES;
-            match value {
-                Some(value) => {
-                    bytes += value.len() as u64;
-                    batch.insert(key.as_bytes(), value.as_ref());
-                }
-                None => batch.remove(key.as_bytes()),
-            }
-        }
-        if let Some(ledger) = ledger {
-            let ledger = ledger.encode();
-            bytes += ledger.len() as u64;
-            batch.insert(Key::ledger().as_bytes(), ledger);
-        }
-        self.unmeasured_bytes += bytes;
+        let ledger = ledger.map(Ledger::encode);
+        let values = writes.iter().filter_map(|(_, value)| value.as_deref());
+        let bytes = values.chain(ledger.as_deref()).map(<[u8]>::len);
+        self.unmeasured_bytes += (bytes.sum::<usize>() + writes.len() * WRITE_BYTES) as u64;
         self.with(|open| {
+            let mut batch = Batch::default();
+            for (key, value) in &writes {
+                open.write(&mut batch, key, value.as_deref())?;
+            }
+            if let Some(ledger) = &ledger {
+                open.write(&mut batch, &Key::ledger(), Some(ledger))?;
+            }
             open.db
                 .apply_batch(batch)
                 .map_err(|error| convert("write", error))
@@ -212,8 +210,7 @@ impl Backend for Disk {
     }
 
     fn sync(&mut self) -> Result<(), BackendError> {
-        let dir = self.dir.clone();
-        self.with(|open| open.sync(&dir))
+        self.with(|open| open.sync())
             .map_err(|error| self.failed(error))?;
         if self.failures > 0 {
             self.failures = 0;
@@ -265,6 +262,7 @@ impl Backend for Disk {
 
 /// Opens a directory of sled's. It may panic where a file is damaged: that is an error here.
 pub(super) fn open_db(dir: &Path) -> Result<Db, BackendError> {
+    order::keep();
     let deadline = Instant::now() + LOCKED;
     loop {
         let opened = caught(|| {
@@ -297,10 +295,24 @@ fn is_lock(error: &Error) -> bool {
 }
 
 pub(super) fn get(db: &Db, key: &Key) -> Result<Option<Bytes>, BackendError> {
-    let value = db
-        .get(key.as_bytes())
-        .map_err(|error| convert("read", error))?;
-    Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+    let read = |key: &[u8]| db.get(key).map_err(|error| convert("read", error));
+    let Some(stored) = read(key.as_bytes())? else {
+        return Ok(None);
+    };
+    match pieces::head(&stored) {
+        Some(Head::Whole(value)) => Ok(Some(Bytes::copy_from_slice(value))),
+        Some(Head::First(further, first)) => {
+            let mut value = first.to_vec();
+            for index in 1..=further {
+                let Some(piece) = read(&pieces::key(key, index))? else {
+                    return Err(BackendError::Damaged("a piece is missing".to_owned()));
+                };
+                value.extend_from_slice(&piece);
+            }
+            Ok(Some(value.into()))
+        }
+        None => Err(BackendError::Damaged("a value has no head".to_owned())),
+    }
 }
 
 /// Runs what may panic over a damaged file.

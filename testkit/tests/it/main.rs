@@ -6,3 +6,4 @@ mod dribble;
 mod fleet;
 mod herd;
 mod nemesis;
+mod power;

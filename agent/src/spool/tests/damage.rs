@@ -91,6 +91,7 @@ async fn check(dir: &Path, what: &str) -> u64 {
     }
     let appended = spool.append(Class::Critical, numbered([1])).await;
     assert!(appended.is_ok(), "{what}");
+    spool.damage_told().await.unwrap();
     spool.close().await.unwrap();
     // Damage that nothing has read yet may show later (1 of 300 zeroed files): counted all the same.
     let (spool, report) = open(dir).await;
@@ -268,4 +269,19 @@ async fn openings_that_never_end_lead_to_a_quarantine() {
         panic!("more than the old stream is sent");
     };
     assert_eq!((records.len() as u64, lost.len()), (RECORDS - ACKED, 0));
+}
+
+#[tokio::test]
+async fn damage_is_reported_at_every_start_until_it_is_told() {
+    let dir = filled().await;
+    fs::remove_dir_all(only_generation(dir.path())).unwrap();
+    let (spool, first) = open(dir.path()).await;
+    spool.close().await.unwrap();
+    let (spool, second) = open(dir.path()).await;
+    assert!(!first.damaged.is_empty());
+    assert_eq!(second.damaged, first.damaged);
+    spool.damage_told().await.unwrap();
+    spool.close().await.unwrap();
+    let (_, third) = open(dir.path()).await;
+    assert_eq!(third, OpenReport::default());
 }

@@ -64,6 +64,10 @@ async fn a_record_over_the_limit_is_refused() {
     let big = said(&"x".repeat(256 * 1024));
     let appended = spool.append(Class::Critical, vec![big]).await;
     assert!(matches!(appended, Err(SpoolError::TooLarge { .. })));
+    let long = said(&"x".repeat(64 * 1024 + 1));
+    let appended = spool.append(Class::Critical, vec![long]).await;
+    assert!(matches!(appended, Err(SpoolError::Unreadable(_))));
+    assert_eq!(next(&spool).await, None);
 }
 
 #[tokio::test]

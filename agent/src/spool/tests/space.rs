@@ -102,3 +102,21 @@ async fn near_the_quota_beats_are_counted_and_not_kept() {
     let beat = &next(&spool).await.unwrap().parts[1];
     assert_eq!(beat.lost, [super::lost(1, 100, LostReason::Quota)]);
 }
+
+#[tokio::test]
+async fn no_record_is_big_enough_for_a_file_of_its_own() {
+    let dir = tempdir().unwrap();
+    let (spool, _) = open(dir.path()).await;
+    for size in [1, 700, 751, 752, 753, 1_000, 5_000, 60_000] {
+        for _ in 0..30 {
+            let record = said(&"x".repeat(size));
+            spool.append(Class::Critical, vec![record]).await.unwrap();
+        }
+    }
+    for generation in files::generations(dir.path()).unwrap() {
+        let blobs = files::generation_dir(dir.path(), generation).join("blobs");
+        let blobs = std::fs::read_dir(blobs).unwrap();
+        assert_eq!(blobs.count(), 0);
+    }
+    assert_eq!(drain(&spool, Class::Critical).await, (240, 0));
+}
