@@ -36,6 +36,7 @@ bench: deps-postgres ## Measure a release build with a simulated fleet
 soak: deps-postgres deps-trace ## Long campaigns: faults, damage, power loss, by seed
 	$(CARGO) build --release --workspace --bins --locked --quiet
 	$(CARGO) test --release --workspace --locked -- --ignored --nocapture
+	$(CARGO) test --release -p infratrack-testkit --locked --features failpoints --test it -- --nocapture power::a_kill
 	$(TOOLS)/mutants.sh
 
 sqlx: deps-postgres ## Write collector/.sqlx anew, after a change of SQL

@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::collect::{self, HeartbeatSource, Root};
 use crate::config::Config;
+use crate::failpoint::reach;
 use crate::identity::Identity;
 use crate::reporter::{Report, Reporter};
 use crate::spool::{NewRecord, OpenReport, Spool, SpoolConfig, SpoolError};
@@ -318,13 +319,16 @@ impl Daemon {
         if !self.commands.begin(&command, &self.spool).await? {
             return Ok(());
         }
+        reach("command::begun");
         let result = if command.expires_at < server_now {
             commands::expired(&command)
         } else {
             commands::execute(&command, &mut self.facts, &mut self.link, &self.spool).await
         };
         tracing::info!(id = %command.id, action = ?command.action, outcome = ?result.outcome, "command");
+        reach("command::executed");
         self.record(&Event::CommandResult(result)).await;
+        reach("command::recorded");
         self.commands.end(command.id, &self.spool).await?;
         Ok(())
     }

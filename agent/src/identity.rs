@@ -17,6 +17,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::failpoint::reach;
+
 const CURRENT: &str = "identity.pem";
 const NEXT: &str = "identity.next.pem";
 const NEXT_KEY: &str = "next.key";
@@ -117,6 +119,7 @@ impl Identity {
                 path: from,
                 source,
             })?;
+        reach("identity::promoted");
         self.remove(NEXT_KEY)
     }
 

@@ -6,6 +6,7 @@ pub mod collect;
 pub mod config;
 pub mod daemon;
 pub mod enroll;
+pub mod failpoint;
 pub mod identity;
 pub mod reporter;
 pub mod returning;

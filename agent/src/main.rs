@@ -45,6 +45,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _points = infratrack_agent::failpoint::set_up();
     let cli = Cli::parse();
     if let Command::SpoolProbe {
         dir,

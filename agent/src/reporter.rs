@@ -18,6 +18,7 @@ use thiserror::Error;
 
 use crate::clock::Clock;
 use crate::collect;
+use crate::failpoint::reach;
 use crate::spool::{Budget, NewRecord, Outgoing, Spool, SpoolError};
 use crate::uplink::{Answer, Connection, UplinkError};
 
@@ -107,11 +108,14 @@ impl Reporter {
         };
         let wait = report.wait;
         let batch = self.batch(report, outgoing);
+        reach("uplink::send");
         match send(connection, &batch, wait).await {
             Ok((ack, answer)) => {
+                reach("uplink::acknowledged");
                 self.most_records = limits::BATCH_RECORDS.min(self.most_records * 2);
                 self.most_state = limits::BATCH_STATE_PARTS.min(self.most_state * 2 + 1);
                 self.acknowledged(&ack).await?;
+                reach("uplink::ack-stored");
                 let had_records = !batch.parts.is_empty();
                 Ok(Reported {
                     ack,
@@ -291,6 +295,7 @@ async fn send(
     wait: Duration,
 ) -> Result<(Ack, Answer), UplinkError> {
     let mut answer = connection.stream(path::BATCH, batch, wait).await?;
+    reach("uplink::sent");
     // Frames this build does not know may come before it one day.
     while let Some(Frame { ack, .. }) = answer.next_frame().await? {
         if let Some(ack) = ack {

@@ -9,6 +9,7 @@ use serde_bytes::ByteBuf;
 use tokio::time::Instant;
 
 use crate::backoff;
+use crate::failpoint::reach;
 use crate::identity::{Identity, Pair, renew_at};
 use crate::uplink::Connection;
 
@@ -54,10 +55,13 @@ pub(super) async fn renew(identity: &Identity, connection: &mut Connection) -> a
         protocol: PROTOCOL,
         csr: ByteBuf::from(identity.request()?),
     };
+    reach("identity::key-stored");
     let (_, response): (_, RenewResponse) = connection.call(path::RENEW, &request).await?;
+    reach("identity::certificate-received");
     if !response.trust_bundle.is_empty() {
         identity.store_roots(&response.trust_bundle)?;
     }
     identity.store_next(&response.chain)?;
+    reach("identity::next-stored");
     Ok(())
 }

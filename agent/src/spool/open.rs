@@ -32,6 +32,7 @@ use super::queue::{CLASSES, Queue};
 use super::rebuild::Chunk;
 use super::sled::Disk;
 use super::{OpenReport, SpoolConfig, SpoolError, files};
+use crate::failpoint::reach;
 
 /// How long the child may take to read everything, which happens twice at most.
 const PROBE: Duration = Duration::from_secs(20);
@@ -61,6 +62,7 @@ pub(super) async fn open(
     if !verdict.sound && attempts < 2 * ATTEMPTS {
         verdict = check_any(config, Copied::WithoutDerived).await?;
     }
+    reach("spool::opening-checked");
     let mut opened = None;
     if verdict.sound {
         opened = resume(config, &lock, &verdict)?;
@@ -241,6 +243,7 @@ fn resume(
     };
     // The copy takes the place of what it is a copy of when the ledger that names it is stored.
     let adopted = files::adopt_copy(&config.dir).map_err(io_error("take its copy"))?;
+    reach("spool::opening-adopted");
     ledger.generation = adopted.unwrap_or(ledger.generation);
     let generation = ledger.generation;
     let resume = || {

@@ -17,6 +17,7 @@ use super::lane::{Lane, Slot};
 use super::ledger::{Ledger, Section};
 use super::record::{self, Decoded, Stored};
 use super::{Budget, Outgoing};
+use crate::failpoint::reach;
 
 /// Beats kept: 24 hours of one every 30 seconds.
 pub(super) const RING: u64 = 2_880;
@@ -125,13 +126,17 @@ impl Queue {
             }
         }
         if !puts.is_empty() {
+            reach("spool::insert");
             self.backend.apply(puts, Some(&ledger))?;
+            reach("spool::inserted");
         }
         if until == Until::Synced {
             self.backend.sync()?;
+            reach("spool::synced");
         }
         if until != Until::Applied {
             self.backend.store_ledger(&ledger)?;
+            reach("spool::stored");
         }
         self.ledger = ledger;
         if !deletes.is_empty()
@@ -140,6 +145,7 @@ impl Queue {
             // Nothing names these records any more: they cost space until the next rotation.
             tracing::warn!(%error, "spool: records that are done with could not be deleted");
         }
+        reach("spool::deleted");
         Ok(())
     }
 

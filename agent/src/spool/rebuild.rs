@@ -11,6 +11,7 @@ use super::backend::{Backend, BackendError, Key, Write};
 use super::lane::{Lane, Slot};
 use super::ledger::{Ledger, Section};
 use super::queue::{CLASSES, Queue};
+use crate::failpoint::reach;
 
 /// How much is copied in one batch.
 const CHUNK_BYTES: usize = 1024 * 1024;
@@ -84,6 +85,7 @@ impl Queue {
         let old = std::mem::replace(&mut self.backend, fresh);
         self.ledger = target;
         old.discard();
+        reach("spool::rotation-done");
         Ok(())
     }
 
@@ -139,7 +141,10 @@ impl Queue {
         // With the ledger's copy in the last batch, a store that was not filled is never taken for one.
         fresh.apply(chunk.writes, Some(target))?;
         fresh.sync()?;
-        fresh.store_ledger(target)
+        reach("spool::rotation-filled");
+        fresh.store_ledger(target)?;
+        reach("spool::rotation-stored");
+        Ok(())
     }
 }
 

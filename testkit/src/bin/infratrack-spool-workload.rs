@@ -34,6 +34,8 @@ enum Cli {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
+    #[cfg(feature = "failpoints")]
+    let _points = infratrack_agent::failpoint::set_up();
     match Cli::parse() {
         Cli::SpoolProbe {
             dir,

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -11,9 +13,13 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 
+use super::history::History;
 use super::judge::judge;
-use super::mark::Mark;
-use super::workload::{Plan, Recording, Scenario, record};
+use super::mark::{Mark, Marks};
+use super::workload::{Plan, Recording, Scenario, command, record};
+
+/// SIGABRT, which ends a process at a failpoint.
+const ABORTED: i32 = 6;
 
 /// See the module.
 #[derive(Debug)]
@@ -93,6 +99,36 @@ impl Campaign {
         };
         let second = self.record(again, Some((&crashed, &marks)))?;
         self.crash(&second, count).await
+    }
+
+    /// Ends the process of `plan` when it comes by a failpoint for the `times`th time, and judges what it
+    /// left. Answers whether it ever came by that often. Not for plans with damage: what that may cost is
+    /// known only by who gets to the end.
+    pub async fn kill(&mut self, plan: Plan, point: &str, times: u32) -> anyhow::Result<bool> {
+        let place = tempfile::tempdir_in(self.scratch.path())?.keep();
+        let (root, marks) = (place.join("spool"), place.join("marks"));
+        let done = command(&self.binary, plan, &root, &marks)?
+            .env("FAILPOINTS", format!("{point}={}*off->return", times - 1))
+            .stderr(Stdio::null())
+            .status()?;
+        if done.success() {
+            fs::remove_dir_all(place)?;
+            return Ok(false);
+        }
+        ensure!(
+            done.signal() == Some(ABORTED),
+            "{plan:?} failed before {point}: {done}"
+        );
+        let mut history = History::default();
+        for mark in Marks::read(&marks)? {
+            history.step(&mark)?;
+        }
+        let judged = judge(&root, plan.scenario, history, &BTreeSet::new()).await;
+        judged.with_context(|| {
+            format!("{plan:?} killed at {point} {times}, in {}", place.display())
+        })?;
+        fs::remove_dir_all(place)?;
+        Ok(true)
     }
 
     async fn crash_at(

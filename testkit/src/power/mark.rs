@@ -3,7 +3,7 @@
 //! A mark is one `write` to a file of its own, so that its place among the spool's system calls is its
 //! place in time: what is marked before a crash was known before it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -88,6 +88,13 @@ impl Marks {
     pub fn create(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(path)?;
         Ok(Self(file))
+    }
+
+    /// Everything marked in a file; a last mark that was cut short is left out.
+    pub fn read(path: &Path) -> io::Result<Vec<Mark>> {
+        let bytes = fs::read(path)?;
+        let marks = serde_json::Deserializer::from_slice(&bytes).into_iter();
+        Ok(marks.map_while(Result::ok).collect())
     }
 
     pub fn put(&mut self, mark: &Mark) -> io::Result<()> {

@@ -78,12 +78,7 @@ pub fn record(
     let place = place.canonicalize()?;
     let root = place.join("spool");
     let (marks, log) = (place.join("marks"), place.join("strace"));
-    let mut program = Command::new(binary);
-    program.arg("run").arg(&root).arg(&marks);
-    let scenario = plan.scenario.to_possible_value().context("a name")?;
-    program.args(["--scenario", scenario.get_name()]);
-    program.args(["--seed", &plan.seed.to_string()]);
-    program.args(["--steps", &plan.steps.to_string()]);
+    let mut program = command(binary, plan, &root, &marks)?;
     let mut before = History::default();
     if let Some((directory, earlier)) = crashed {
         let file = place.join("earlier");
@@ -111,6 +106,17 @@ pub fn record(
     ensure!(recording.journal.end() > 0, "the run left no trace");
     recording.after = recording.history(usize::MAX)?;
     Ok(recording)
+}
+
+/// The process that runs `plan` in `root`.
+pub fn command(binary: &Path, plan: Plan, root: &Path, marks: &Path) -> anyhow::Result<Command> {
+    let mut program = Command::new(binary);
+    program.arg("run").arg(root).arg(marks);
+    let scenario = plan.scenario.to_possible_value().context("a name")?;
+    program.args(["--scenario", scenario.get_name()]);
+    program.args(["--seed", &plan.seed.to_string()]);
+    program.args(["--steps", &plan.steps.to_string()]);
+    Ok(program)
 }
 
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {

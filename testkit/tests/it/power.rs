@@ -117,3 +117,24 @@ async fn what_a_critical_append_wrote_is_synced_before_it_returns() {
     }
     assert!(appends > 10, "{appends} appends");
 }
+
+/// A kill loses nothing that was written, so that a loss here is one of order, not of syncs.
+#[cfg(feature = "failpoints")]
+#[tokio::test]
+async fn a_kill_at_any_named_point_breaks_no_promise() {
+    let names = infratrack_agent::failpoint::NAMES.iter();
+    let mut campaign = Campaign::new(BINARY).unwrap();
+    for point in names.filter(|name| name.starts_with("spool::")) {
+        let mut kills = 0;
+        for seed in 1..4 {
+            let [plain, quota, _] = plans(seed, 150);
+            for plan in [plain, quota] {
+                for times in [1, 2, 3, 5, 9, 20, 50] {
+                    kills += u32::from(campaign.kill(plan, point, times).await.unwrap());
+                }
+            }
+        }
+        say(&format!("{point}: {kills} kills"));
+        assert!(kills >= 5, "{point} was reached {kills} times");
+    }
+}
