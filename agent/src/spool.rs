@@ -12,6 +12,7 @@ mod files;
 mod lane;
 mod ledger;
 mod memory;
+mod newer;
 mod open;
 mod order;
 mod pieces;
@@ -20,6 +21,7 @@ mod queue;
 mod quota;
 mod rebuild;
 mod record;
+mod salvage;
 mod sled;
 mod worker;
 
@@ -130,6 +132,8 @@ pub struct OpenReport {
     pub moved_to: Option<PathBuf>,
     /// Records a newer version wrote: kept, not sent.
     pub unread_records: u64,
+    /// Where a spool is that a newer version wrote: kept for that version, which sends it.
+    pub newer: Option<PathBuf>,
 }
 
 /// Why the spool could not do as asked.

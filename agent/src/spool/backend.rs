@@ -43,6 +43,15 @@ impl Key {
         Self(b"l".to_vec())
     }
 
+    /// The key of the same record in another section. `None` for any other key.
+    pub(super) fn moved(&self, from: u32, to: u32) -> Option<Self> {
+        let rest = self
+            .0
+            .strip_prefix(b"r")?
+            .strip_prefix(&from.to_be_bytes())?;
+        Some(Self([&b"r"[..], &to.to_be_bytes(), rest].concat()))
+    }
+
     pub(super) fn from_bytes(bytes: &[u8]) -> Self {
         Self(bytes.to_vec())
     }

@@ -1,7 +1,7 @@
 //! The spool's directory: `lock`, `watermark` (the ledger), `opening` (how often in a row opening
 //! did not come to its end), `reserve` (1 MiB to give back when the disk is full), one
-//! `gen-<number>` with sled's files, while opening a `copy` of it, and after damage one
-//! `spool.bad-<unix seconds>`.
+//! `gen-<number>` with sled's files, while opening a `copy` of it, after damage one
+//! `spool.bad-<unix seconds>`, after a downgrade a `newer-<unix seconds>`.
 //!
 //! A file that is replaced is whole at any moment: written beside, synced, renamed, directory synced.
 
@@ -61,6 +61,15 @@ pub(super) fn store_ledger(root: &Path, ledger: &Ledger) -> io::Result<()> {
 /// The ledger of the watermark file, where that is whole.
 pub(super) fn load_ledger(root: &Path) -> Option<Ledger> {
     Ledger::decode(&fs::read(root.join(WATERMARK)).ok()?)
+}
+
+/// The watermark is of a version that this build does not know.
+pub(super) fn is_newer(root: &Path) -> bool {
+    fs::read(root.join(WATERMARK)).is_ok_and(|bytes| Ledger::is_newer(&bytes))
+}
+
+pub(super) fn move_ledger(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from.join(WATERMARK), to.join(WATERMARK))
 }
 
 /// No spool was ever here.

@@ -137,6 +137,12 @@ impl Ledger {
         bytes
     }
 
+    /// Whether a version after this one wrote it; what else it is can't be told.
+    pub(super) fn is_newer(bytes: &[u8]) -> bool {
+        let version = bytes.strip_prefix(MAGIC).and_then(<[u8]>::first);
+        version.is_some_and(|version| *version > VERSION)
+    }
+
     /// `None` for anything but a whole ledger of this version.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let (head, body) = bytes.split_at_checked(9)?;

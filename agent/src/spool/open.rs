@@ -7,8 +7,6 @@
 //! what can be read is put into a fresh store, the original is moved aside, and new records join a new
 //! stream; the saved ones keep their stream and numbers and drain first, the rest is `lost{damaged}`.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 use std::process::Stdio;
@@ -18,18 +16,17 @@ use std::{fs, io};
 
 use infratrack_shared::ids::StreamId;
 use infratrack_shared::time::UnixMillis;
-use infratrack_shared::wire::batch::{Class, LostReason};
-use infratrack_shared::wire::event::{DamagedClass, SpoolDamaged};
+use infratrack_shared::wire::event::SpoolDamaged;
 use tokio::process::Command;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::backend::{Backend, BackendError, Key};
-use super::lane::Lane;
-use super::ledger::{Ledger, Section};
-use super::probe::{self, Salvaged, Verdict};
-use super::queue::{CLASSES, Queue};
-use super::rebuild::Chunk;
+use super::backend::{Backend, BackendError};
+use super::ledger::Ledger;
+use super::newer;
+use super::probe::{self, Verdict};
+use super::queue::Queue;
+use super::salvage::salvage;
 use super::sled::Disk;
 use super::{OpenReport, SpoolConfig, SpoolError, files};
 use crate::failpoint::reach;
@@ -51,6 +48,21 @@ pub(super) async fn open(
     let root = config.dir.as_path();
     files::create_dir(root).map_err(io_error("make its directory"))?;
     let lock = lock(root).await?;
+    let newer =
+        newer::put_aside(root, now).map_err(io_error("put a newer version's files aside"))?;
+    let (mut queue, mut report) = open_own(config, lock, now).await?;
+    report.newer = newer;
+    newer::resend(config, &mut queue).await?;
+    Ok((queue, report))
+}
+
+/// Opens what this version wrote, or an older one.
+async fn open_own(
+    config: &SpoolConfig,
+    lock: Arc<File>,
+    now: UnixMillis,
+) -> Result<(Queue, OpenReport), SpoolError> {
+    let root = config.dir.as_path();
     if files::is_fresh(root).map_err(io_error("read its directory"))? {
         return Ok(fresh(config, lock, now)?);
     }
@@ -78,7 +90,7 @@ pub(super) async fn open(
     Ok(opened)
 }
 
-fn io_error(doing: &'static str) -> impl FnOnce(io::Error) -> SpoolError {
+pub(super) fn io_error(doing: &'static str) -> impl FnOnce(io::Error) -> SpoolError {
     move |source| BackendError::io(doing, source).into()
 }
 
@@ -174,7 +186,10 @@ async fn copy(root: &Path, generation: u64, copied: Copied) -> Result<(), SpoolE
 /// Reads everything, in a child where there is a binary for it.
 async fn check(config: &SpoolConfig, generation: u64) -> Result<Verdict, SpoolError> {
     probe::forget_verdict(&config.dir);
-    if run_child(config, generation, &[], PROBE).await.is_some() {
+    if run_child(config, &config.dir, generation, &[], PROBE)
+        .await
+        .is_some()
+    {
         return Ok(probe::load_verdict(&config.dir).unwrap_or_default());
     }
     let root = config.dir.clone();
@@ -184,16 +199,20 @@ async fn check(config: &SpoolConfig, generation: u64) -> Result<Verdict, SpoolEr
 }
 
 /// Saves what can be read with sled's snapshot, and what can be without.
-async fn save(config: &SpoolConfig, generation: u64) -> Result<(), SpoolError> {
-    probe::forget_saved(&config.dir);
+pub(super) async fn save(
+    config: &SpoolConfig,
+    root: &Path,
+    generation: u64,
+) -> Result<(), SpoolError> {
+    probe::forget_saved(root);
     for copied in [Copied::Whole, Copied::WithoutDerived] {
-        copy(&config.dir, generation, copied).await?;
+        copy(root, generation, copied).await?;
         let extra = ["--salvage"];
-        if run_child(config, generation, &extra, SALVAGE)
+        if run_child(config, root, generation, &extra, SALVAGE)
             .await
             .is_none()
         {
-            let root = config.dir.clone();
+            let root = root.to_owned();
             let saved = spawn_blocking(move || probe::save(&root)).await;
             saved
                 .map_err(|_| SpoolError::Closed)?
@@ -206,13 +225,14 @@ async fn save(config: &SpoolConfig, generation: u64) -> Result<(), SpoolError> {
 /// Runs the probe to its end or its time limit. `None`: there is no binary to run.
 async fn run_child(
     config: &SpoolConfig,
+    root: &Path,
     generation: u64,
     extra: &[&str],
     limit: Duration,
 ) -> Option<()> {
     let mut child = Command::new(config.probe.as_ref()?)
         .arg("spool-probe")
-        .arg(&config.dir)
+        .arg(root)
         .arg(generation.to_string())
         .args(extra)
         .stdin(Stdio::null())
@@ -296,7 +316,7 @@ async fn quarantine(
     let ledger = verdict.ledger.or_else(|| files::load_ledger(&root));
     if let Some(ledger) = &ledger {
         files::store_ledger(&root, ledger).map_err(io_error("write its watermark"))?;
-        save(config, ledger.generation).await?;
+        save(config, &root, ledger.generation).await?;
     }
     files::forget_copy(&root).map_err(io_error("remove its copy"))?;
     let detail = verdict.detail;
@@ -347,87 +367,4 @@ fn start_over(
     probe::forget_saved(root);
     tracing::warn!(moved_to = ?report.moved_to, "spool: damaged, begun anew");
     Ok((Queue::new(Box::new(disk), target, quota_bytes), report))
-}
-
-fn salvage(
-    disk: &mut Disk,
-    root: &Path,
-    old: Ledger,
-    mut target: Ledger,
-    mut detail: String,
-    report: &mut OpenReport,
-) -> Result<Ledger, BackendError> {
-    target.revision = old.revision + 1;
-    target.current.slot = old.next_slot;
-    target.next_slot = old.next_slot + 1;
-    target.heartbeats_reserved = old.heartbeats_reserved;
-    target.unread = old.unread;
-    report.damaged = old.untold;
-    let mut found = Found::default();
-    let mut chunk = Chunk::default();
-    for (key, value) in Salvaged::open(root) {
-        if let Entry::Vacant(entry) = found.0.entry(key.clone()) {
-            entry.insert(value.len() as u64);
-            chunk.push(disk, (key, Some(value)))?;
-        }
-    }
-    disk.apply(chunk.writes, None)?;
-    for name in &old.values {
-        if found.0.contains_key(&Key::value(name)) {
-            target.values.insert(name.clone());
-        } else {
-            detail = format!("{detail}; value {name} is lost");
-        }
-    }
-    for mut section in old.old.into_iter().chain([old.current]) {
-        let mut classes = Vec::new();
-        for class in CLASSES {
-            let slot = section.slot;
-            let (expected, salvaged) = found.settle(slot, class, section.lane_mut(class));
-            classes.push(DamagedClass {
-                class,
-                expected,
-                salvaged,
-            });
-        }
-        report.damaged.push(SpoolDamaged {
-            stream: Some(section.stream),
-            detail: detail.clone(),
-            classes,
-        });
-        if !Section::drained(&section) {
-            target.old.push(section);
-        }
-    }
-    Ok(target)
-}
-
-/// The keys that were saved, with their values' sizes.
-#[derive(Default)]
-struct Found(BTreeMap<Key, u64>);
-
-impl Found {
-    /// Closes a lane: what was not saved of it is lost. Answers how many records it should have had
-    /// and how many it has.
-    fn settle(&self, slot: u32, class: Class, lane: &mut Lane) -> (u64, u64) {
-        let runs = probe::unsent(lane);
-        lane.next = lane.next.max(lane.reserved);
-        lane.acknowledge_for_good(lane.acked);
-        lane.bytes = 0;
-        let (mut expected, mut salvaged) = (0, 0);
-        for (from, to) in runs {
-            for seq in from..=to {
-                expected += 1;
-                if let Some(bytes) = self.0.get(&Key::record(slot, class, seq)) {
-                    salvaged += 1;
-                    lane.bytes += bytes;
-                } else {
-                    lane.lose(seq, seq, LostReason::Damaged);
-                }
-            }
-        }
-        lane.durable = lane.next;
-        lane.reserved = lane.next;
-        (expected, salvaged)
-    }
 }

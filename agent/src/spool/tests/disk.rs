@@ -129,6 +129,81 @@ async fn a_record_of_a_newer_version_is_kept_and_told() {
 }
 
 #[tokio::test]
+async fn a_record_of_a_newer_version_is_sent_after_the_upgrade() {
+    let dir = tempdir().unwrap();
+    let (spool, _) = open(dir.path()).await;
+    let three = numbered(1..=3);
+    spool.append(Class::Critical, three).await.unwrap();
+    spool.close().await.unwrap();
+    let version = |key: &Key, version: u8| edit(dir.path(), key, |value| value[1] = version);
+    version(&Key::record(0, Class::Critical, 2), 2);
+    let (spool, _) = open(dir.path()).await;
+    assert_eq!(texts(&next_part(&spool).await), ["1", "3"]);
+    acknowledge(&spool, Class::Critical, 3, NOW).await;
+    spool.close().await.unwrap();
+
+    version(&Key::unread(0), 1);
+    let (spool, report) = open(dir.path()).await;
+    assert_eq!(report.damaged.len(), 0);
+    let part = next_part(&spool).await;
+    assert_eq!((part.first_seq, texts(&part)), (4, vec!["2".to_owned()]));
+    spool.close().await.unwrap();
+    let (spool, report) = open(dir.path()).await;
+    assert_eq!(report, super::OpenReport::default());
+    assert_eq!(texts(&next_part(&spool).await), ["2"]);
+}
+
+#[tokio::test]
+async fn a_spool_of_a_newer_version_is_kept_and_sent_after_the_upgrade() {
+    let dir = tempdir().unwrap();
+    let (spool, _) = open(dir.path()).await;
+    let three = numbered(1..=3);
+    spool.append(Class::Critical, three).await.unwrap();
+    acknowledge(&spool, Class::Critical, 1, NOW).await;
+    let newer = spool.stream();
+    spool.close().await.unwrap();
+    version_of_the_watermark(dir.path(), 2);
+
+    let (spool, report) = open(dir.path()).await;
+    assert!(report.fresh);
+    let aside = report.newer.unwrap();
+    let own = spool.stream();
+    assert_ne!(own, newer);
+    let one = numbered([4]);
+    spool.append(Class::Critical, one).await.unwrap();
+    spool.close().await.unwrap();
+    let (spool, report) = open(dir.path()).await;
+    assert_eq!(
+        (report, aside.exists()),
+        (super::OpenReport::default(), true)
+    );
+    spool.close().await.unwrap();
+
+    version_of_the_watermark(&aside, 1);
+    let (spool, _) = open(dir.path()).await;
+    assert!(!aside.exists());
+    let first = next(&spool).await.unwrap();
+    assert_eq!(
+        (first.stream, texts(&first.parts[0])),
+        (newer, vec!["2".to_owned(), "3".to_owned()])
+    );
+    let done = super::cursor(newer, Class::Critical, 3);
+    spool.acknowledge(&[done], NOW).await.unwrap();
+    let then = next(&spool).await.unwrap();
+    assert_eq!(
+        (then.stream, texts(&then.parts[0])),
+        (own, vec!["4".to_owned()])
+    );
+}
+
+fn version_of_the_watermark(root: &std::path::Path, version: u8) {
+    let path = root.join("watermark");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[4] = version;
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test]
 async fn a_closed_spool_says_so() {
     let dir = tempdir().unwrap();
     let (spool, _) = open(dir.path()).await;
