@@ -34,4 +34,5 @@ mutant() {
 mutant infratrack-collector/mutant-no-deny-check infratrack-collector --test it identity::a_revoked_host
 INFRATRACK_SEED=3 INFRATRACK_FAULTS=30 INFRATRACK_KINDS=KillCollector,KillPostgres,KillBackend \
     mutant infratrack-collector/mutant-ack-before-commit infratrack-testkit --test it nemesis::a_thousand -- --ignored
+mutant infratrack-agent/mutant-no-fdatasync infratrack-testkit --test it power
 echo "$caught mutants caught"
