@@ -66,7 +66,11 @@ async fn open_own(
     if files::is_fresh(root).map_err(io_error("read its directory"))? {
         return Ok(fresh(config, lock, now)?);
     }
-    let attempts = files::begin_opening(root).map_err(io_error("write its marker"))?;
+    let mut begun = files::begin_opening(root);
+    if begun.is_err() && files::release_reserve(root) {
+        begun = files::begin_opening(root);
+    }
+    let attempts = begun.map_err(io_error("write its marker"))?;
     let mut verdict = Verdict::default();
     if attempts < ATTEMPTS {
         verdict = check_any(config, Copied::Whole).await?;

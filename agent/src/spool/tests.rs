@@ -2,6 +2,7 @@
 
 mod damage;
 mod disk;
+mod full;
 mod model;
 mod order;
 mod space;
