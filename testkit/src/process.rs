@@ -70,6 +70,17 @@ impl Process {
         Ok(self.child.try_wait()?.is_some())
     }
 
+    /// The CPU time its threads have had.
+    pub fn cpu_time(&self) -> anyhow::Result<Duration> {
+        let mut nanos = 0;
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.pid()))? {
+            let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
+            let first = text.split_whitespace().next();
+            nanos += first.context("a number")?.parse::<u64>()?;
+        }
+        Ok(Duration::from_nanos(nanos))
+    }
+
     /// A size of proc(5), `VmRSS` or `VmHWM`, in bytes.
     pub fn memory_bytes(&self, field: &str) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;

@@ -214,6 +214,13 @@ impl World {
         &self.collectors[self.current].process
     }
 
+    /// What it logs.
+    pub fn collector_log(&self) -> PathBuf {
+        self.dir
+            .path()
+            .join(format!("collector-{}.log", self.current))
+    }
+
     /// A fleet that reports to that collector, without a proxy between.
     pub fn fleet_config(&self) -> anyhow::Result<FleetConfig> {
         let node = &self.collectors[self.current];

@@ -2,6 +2,7 @@
 
 mod architecture;
 mod corpus;
+mod descriptors;
 mod dribble;
 mod fleet;
 mod herd;
