@@ -292,8 +292,7 @@ impl Spool {
         self.run(move |queue| queue.rewind(&expected, now)).await
     }
 
-    /// Gives everything that is kept of `stream` a stream of its own, from number 1, to be sent
-    /// again. `None` where the spool holds no such stream.
+    /// Gives everything of `stream` that is not acknowledged a stream of its own, from number 1. `None` where the spool holds no such stream.
     pub async fn fork(
         &self,
         stream: StreamId,

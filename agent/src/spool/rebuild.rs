@@ -39,7 +39,7 @@ impl Queue {
         self.rebuild(target, &runs)
     }
 
-    /// Gives `stream` another id: all that is kept of it, numbered anew, unacknowledged.
+    /// Gives `stream` another id: all of it that is not acknowledged, numbered anew.
     pub(super) fn fork(
         &mut self,
         stream: StreamId,
@@ -162,16 +162,15 @@ fn unchanged(section: &Section, class: Class, runs: &mut Vec<Run>) {
     }
 }
 
-/// Everything kept, from 1. Losses the collector has acknowledged are not told again.
+/// Everything that is not acknowledged, from 1: what was is stored, under the old numbers.
 fn renumbered(section: &Section, class: Class, to_slot: u32, runs: &mut Vec<Run>) -> Lane {
     let old = section.lane(class);
     let mut lane = Lane::new();
-    let mut seq = old.kept_from;
+    let mut seq = old.kept_from.max(old.acked + 1);
     while seq < old.next {
         match old.at(seq) {
             Slot::Lost(lost) => {
-                let unknown_from = seq.max(old.acked + 1);
-                lane.append_lost((lost.to + 1).saturating_sub(unknown_from), lost.reason);
+                lane.append_lost((lost.to + 1).saturating_sub(seq), lost.reason);
                 seq = lost.to + 1;
             }
             Slot::Record => {
