@@ -292,7 +292,8 @@ impl Spool {
         self.run(move |queue| queue.rewind(&expected, now)).await
     }
 
-    /// Gives everything of `stream` that is not acknowledged a stream of its own, from number 1. `None` where the spool holds no such stream.
+    /// Gives everything of `stream` that is not acknowledged a stream of its own, from number 1. `None` where
+    /// the spool holds no such stream.
     pub async fn fork(
         &self,
         stream: StreamId,
