@@ -33,7 +33,7 @@ bench: deps-postgres ## Measure a release build with a simulated fleet
 	$(CARGO) build --release --locked --bin infratrack-collector --bin infratrack-agent --bin infratrack-fleet
 	$(TOOLS)/bench.sh
 
-soak: deps-postgres deps-trace ## Long campaigns: faults, damage, power loss, by seed
+soak: deps-postgres deps-trace ## Long campaigns: faults, damage, power loss, backlogs
 	$(CARGO) build --release --workspace --bins --locked --quiet
 	$(CARGO) test --release --workspace --locked -- --ignored --nocapture
 	$(CARGO) test --release -p infratrack-testkit --locked --features failpoints --test it -- --nocapture power::a_kill

@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use infratrack_agent::config::Config;
 use infratrack_agent::spool;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// sysexits.h: something in the configuration is wrong.
 const EX_CONFIG: u8 = 64;
@@ -63,12 +65,14 @@ fn main() -> ExitCode {
             return ExitCode::from(EX_CONFIG);
         }
     };
-    let filter = EnvFilter::try_new(&config.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    let info = Targets::new().with_default(LevelFilter::INFO);
     // journald has its own clock.
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .without_time()
+        .without_time();
+    tracing_subscriber::registry()
+        .with(lines)
+        .with(config.log.parse().unwrap_or(info))
         .init();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -233,9 +233,8 @@ impl Spool {
 
     /// Takes records, all or none, and answers the last one's number.
     ///
-    /// Critical ones survive power loss when this returns, and on an error they were not taken: the
-    /// source keeps its place. Beats are not waited for; beats in a failed call are counted as lost
-    /// and must not come again.
+    /// They survive power loss when this returns. On an error critical ones were not taken, and the
+    /// source keeps its place; beats are counted as lost and must not come again.
     pub async fn append(&self, class: Class, records: Vec<NewRecord>) -> Result<u64, SpoolError> {
         let values = records
             .iter()

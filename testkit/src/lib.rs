@@ -1,5 +1,6 @@
 //! What Infratrack's tests are made of. Never shipped.
 
+pub mod backlog;
 pub mod clock;
 pub mod fleet;
 pub mod fuzz;

@@ -21,10 +21,10 @@ use crate::failpoint::reach;
 
 /// Beats kept: 24 hours of one every 30 seconds.
 pub(super) const RING: u64 = 2_880;
+/// Records deleted in one batch.
+const DELETED_AT_ONCE: usize = 50;
 /// Heartbeat numbers reserved at a time.
 const HEARTBEATS: u64 = 1_000;
-/// Beat numbers reserved at a time: as many may be declared lost after a crash that lost none.
-const BEATS: u64 = 16;
 pub(super) const CLASSES: [Class; 2] = [Class::Critical, Class::Beat];
 
 /// See the module.
@@ -51,8 +51,6 @@ pub(super) struct Change {
 /// What a change has to survive before it counts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Until {
-    /// Nothing: it may be lost with the power.
-    Applied,
     /// The ledger survives power loss; records put may not.
     Stored,
     /// All of it survives power loss.
@@ -134,16 +132,24 @@ impl Queue {
             self.backend.sync()?;
             reach("spool::synced");
         }
-        if until != Until::Applied {
-            self.backend.store_ledger(&ledger)?;
-            reach("spool::stored");
-        }
+        self.backend.store_ledger(&ledger)?;
+        reach("spool::stored");
         self.ledger = ledger;
-        if !deletes.is_empty()
-            && let Err(error) = self.backend.apply(deletes, Some(&self.ledger))
-        {
-            // Nothing names these records any more: they cost space until the next rotation.
-            tracing::warn!(%error, "spool: records that are done with could not be deleted");
+        // In parts, for their memory: see `rebuild`. The copy of the ledger goes with the last.
+        let mut deletes = deletes.into_iter().peekable();
+        while deletes.peek().is_some() {
+            let part = deletes.by_ref().take(DELETED_AT_ONCE).collect();
+            let copy = deletes.peek().is_none().then_some(&self.ledger);
+            let mut done = self.backend.apply(part, copy);
+            if copy.is_none() {
+                // What a slow disk has not taken yet waits in memory.
+                done = done.and_then(|()| self.backend.sync());
+            }
+            if let Err(error) = done {
+                // Nothing names these records any more: they cost space until the next rotation.
+                tracing::warn!(%error, "spool: records that are done with could not be deleted");
+                break;
+            }
         }
         reach("spool::deleted");
         Ok(())
@@ -166,18 +172,14 @@ impl Queue {
         let keep_beats = self.make_room()?;
         let mut ledger = self.ledger.clone();
         let slot = ledger.current.slot;
-        let stored_before = (ledger.current.beat.reserved, ledger.current.beat.lost.len());
         ledger
             .current
             .beat
             .append_lost(self.shed_beats, LostReason::DiskFull);
         let (mut puts, mut last) = (Vec::new(), Vec::new());
-        let mut until = Until::Applied;
         for (class, values) in batches {
             let lane = ledger.current.lane_mut(*class);
-            if *class == Class::Critical {
-                until = Until::Synced;
-            } else if !keep_beats {
+            if *class == Class::Beat && !keep_beats {
                 lane.append_lost(values.len() as u64, LostReason::Quota);
                 last.push(lane.highest());
                 continue;
@@ -190,15 +192,11 @@ impl Queue {
             last.push(lane.highest());
         }
         let deletes = self.turn_ring(&mut ledger.current, &puts);
-        let beat = &mut ledger.current.beat;
-        if beat.next > beat.reserved {
-            beat.reserved = beat.next + BEATS;
-        }
-        if until == Until::Applied && stored_before != (beat.reserved, beat.lost.len())
-            || !deletes.is_empty()
-        {
-            until = until.max_stored();
-        }
+        let until = if puts.is_empty() {
+            Until::Stored
+        } else {
+            Until::Synced
+        };
         self.commit(Change {
             ledger,
             puts,
@@ -446,15 +444,6 @@ impl Queue {
         let mut sections = self.ledger.sections();
         let section = sections.find(|section| section.stream == stream)?;
         Some((section.slot, section.lane(class)))
-    }
-}
-
-impl Until {
-    fn max_stored(self) -> Self {
-        match self {
-            Self::Applied => Self::Stored,
-            Self::Stored | Self::Synced => self,
-        }
     }
 }
 

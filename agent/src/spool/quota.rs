@@ -24,6 +24,8 @@ pub(super) struct Quota {
     live_max: u64,
     /// The size after the last rotation.
     rotated: u64,
+    /// What the records took then.
+    rotated_live: u64,
 }
 
 impl Quota {
@@ -32,6 +34,7 @@ impl Quota {
             file_max: quota / 20 * 11,
             live_max: quota / 5,
             rotated: 0,
+            rotated_live: 0,
         }
     }
 }
@@ -48,9 +51,14 @@ impl Queue {
                 self.drop_oldest(excess)?;
             }
             self.rotate()?;
-            self.quota.rotated = self.backend.size_bytes();
+            self.rotated();
         }
         Ok(self.backend.size_bytes() < self.quota.file_max / 10 * 7)
+    }
+
+    fn rotated(&mut self) {
+        self.quota.rotated = self.backend.size_bytes();
+        self.quota.rotated_live = self.ledger.bytes();
     }
 
     /// Gives up what is worth least until `want` bytes are free: the rewind window, then beats,
@@ -110,11 +118,14 @@ impl Queue {
         } else {
             self.ledger.bytes() * 4 + ROTATE_ABOVE_BYTES
         };
-        if size <= floor || size <= self.quota.rotated + SLACK_BYTES {
+        let live = self.ledger.bytes();
+        let is_worth_it =
+            size > self.quota.rotated + SLACK_BYTES || live < self.quota.rotated_live / 2;
+        if size <= floor || !is_worth_it {
             return Ok(false);
         }
         self.rotate()?;
-        self.quota.rotated = self.backend.size_bytes();
+        self.rotated();
         tracing::info!(
             from_bytes = size,
             to_bytes = self.quota.rotated,

@@ -13,8 +13,11 @@ use super::ledger::{Ledger, Section};
 use super::queue::{CLASSES, Queue};
 use crate::failpoint::reach;
 
-/// How much is copied in one batch.
-const CHUNK_BYTES: usize = 1024 * 1024;
+/// How much is copied in one batch. sled frees nothing that a batch replaced before its end, and each
+/// record replaces a page: a batch of a mebibyte took 30.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// How much may wait in memory for a slow disk.
+const UNSYNCED_BYTES: usize = 512 * 1024;
 
 /// Records to copy, with the numbers they get.
 struct Run {
@@ -197,6 +200,7 @@ fn renumbered(section: &Section, class: Class, to_slot: u32, runs: &mut Vec<Run>
 pub(super) struct Chunk {
     pub(super) writes: Vec<Write>,
     bytes: usize,
+    unsynced_bytes: usize,
 }
 
 impl Chunk {
@@ -208,8 +212,12 @@ impl Chunk {
         self.bytes += write.1.as_ref().map_or(0, bytes::Bytes::len);
         self.writes.push(write);
         if self.bytes >= CHUNK_BYTES {
-            self.bytes = 0;
+            self.unsynced_bytes += std::mem::take(&mut self.bytes);
             backend.apply(std::mem::take(&mut self.writes), None)?;
+        }
+        if self.unsynced_bytes >= UNSYNCED_BYTES {
+            self.unsynced_bytes = 0;
+            backend.sync()?;
         }
         Ok(())
     }

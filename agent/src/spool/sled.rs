@@ -25,8 +25,6 @@ use super::pieces::{self, Head};
 /// Fixed for the life of a file: sled refuses to open one with another.
 const SEGMENT_BYTES: usize = 64 * 1024;
 const CACHE_BYTES: u64 = 1024 * 1024;
-/// How often sled's own thread tidies up.
-const TIDY_MS: u64 = 1_000;
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_mins(1);
 /// How long sled's threads may take to let go of a file.
@@ -270,7 +268,8 @@ pub(super) fn open_db(dir: &Path) -> Result<Db, BackendError> {
                 .path(dir)
                 .segment_size(SEGMENT_BYTES)
                 .cache_capacity(CACHE_BYTES)
-                .flush_every_ms(Some(TIDY_MS))
+                // A thread less, which would write in between and wake every second.
+                .flush_every_ms(None)
                 .mode(Mode::LowSpace);
             match config.open() {
                 Err(error) if is_lock(&error) => Ok(None),

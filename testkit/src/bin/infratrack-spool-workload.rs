@@ -1,10 +1,12 @@
-//! `infratrack-spool-workload`: the process whose power is lost; see `power::workload`.
+//! `infratrack-spool-workload`: the process whose power is lost (`power::workload`), or whose memory is
+//! measured (`backlog`).
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use infratrack_agent::spool;
+use infratrack_testkit::backlog;
 use infratrack_testkit::power::mark::Marks;
 use infratrack_testkit::power::workload::{self, Plan, Scenario};
 
@@ -24,6 +26,20 @@ enum Cli {
         #[arg(long)]
         earlier: Option<PathBuf>,
     },
+    /// Queues a backlog and drains it, and says what that took
+    Backlog {
+        directory: PathBuf,
+        #[arg(long)]
+        records: u64,
+        #[arg(long)]
+        bytes: usize,
+    },
+    /// Takes heartbeats as fast as it can, and says what that took
+    Live {
+        directory: PathBuf,
+        #[arg(long)]
+        heartbeats: u64,
+    },
     /// As the agent's own subcommand
     SpoolProbe {
         dir: PathBuf,
@@ -42,6 +58,24 @@ fn main() -> anyhow::Result<ExitCode> {
             generation,
             salvage,
         } => Ok(spool::probe_main(&dir, generation, salvage)),
+        Cli::Backlog {
+            directory,
+            records,
+            bytes,
+        } => {
+            let runtime = runtime()?;
+            let took = runtime.block_on(backlog::run(&directory, records, bytes))?;
+            serde_json::to_writer(std::io::stdout(), &took)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Cli::Live {
+            directory,
+            heartbeats,
+        } => {
+            let lived = runtime()?.block_on(backlog::live(&directory, heartbeats))?;
+            serde_json::to_writer(std::io::stdout(), &lived)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Cli::Run {
             directory,
             marks,
@@ -59,13 +93,17 @@ fn main() -> anyhow::Result<ExitCode> {
                 seed,
                 steps,
             };
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
+            let runtime = runtime()?;
             let marks = Marks::create(&marks)?;
             let probe = std::env::current_exe()?;
             runtime.block_on(workload::run(plan, &directory, marks, &earlier, probe))?;
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
 }

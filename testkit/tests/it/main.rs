@@ -1,6 +1,7 @@
 //! The testkit's own tests, and those that look at the whole repository.
 
 mod architecture;
+mod backlog;
 mod corpus;
 mod descriptors;
 mod dribble;

@@ -1,7 +1,8 @@
-//! A disk that is full and freed again: a file system of a few MiB in memory. Needs the right to mount.
+//! A disk that is full and freed again, or read-only: a file system of a few MiB in memory. Needs the right
+//! to mount.
 
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -163,4 +164,33 @@ async fn a_start_without_any_room_says_so_and_costs_nothing() {
     let (spool, report) = open(&spool_dir).await;
     assert_eq!(report, super::OpenReport::default());
     assert_kept(drain(&spool).await, taken);
+}
+
+#[tokio::test]
+async fn a_spool_that_can_only_be_read_is_refused_untouched() {
+    let Some(disk) = Mounted::new("6m") else {
+        return;
+    };
+    let (spool, _) = open(disk.path()).await;
+    let hundred = (1..=100).map(record).collect();
+    spool.append(Class::Critical, hundred).await.unwrap();
+    spool.close().await.unwrap();
+    remount(&disk, "ro");
+    let refused = Spool::open(SpoolConfig::new(disk.path()), NOW).await;
+    let Err(SpoolError::Io { source, .. }) = refused else {
+        panic!("opened");
+    };
+    assert_eq!(source.kind(), ErrorKind::ReadOnlyFilesystem);
+    remount(&disk, "rw");
+    let (spool, report) = open(disk.path()).await;
+    assert_eq!(report, super::OpenReport::default());
+    assert_eq!(drain(&spool).await, (1..=100).collect::<Vec<_>>());
+}
+
+fn remount(disk: &Mounted, how: &str) {
+    let done = Command::new("mount")
+        .args(["-o", &format!("remount,{how}")])
+        .arg(disk.path())
+        .status();
+    assert!(done.unwrap().success());
 }
