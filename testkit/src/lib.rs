@@ -1,6 +1,7 @@
 //! What Infratrack's tests are made of. Never shipped.
 
 pub mod backlog;
+pub mod bench;
 pub mod clock;
 pub mod fleet;
 pub mod fuzz;
