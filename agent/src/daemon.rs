@@ -87,9 +87,9 @@ pub async fn run(config: Config, root: Root, clock: Clock) -> anyhow::Result<()>
 impl Daemon {
     async fn start(config: Config, root: Root, clock: Clock) -> anyhow::Result<Self> {
         let identity = Identity::open(&config.state_dir)?;
-        let link = Link::new(identity, &config)?;
-        let boot_id = collect::boot_id(&root).context("cannot read the boot id")?;
         let instance = InstanceId::random();
+        let link = Link::new(identity, instance, &config)?;
+        let boot_id = collect::boot_id(&root).context("cannot read the boot id")?;
         let spool_config = SpoolConfig {
             quota_bytes: config.spool_quota_bytes,
             probe: std::env::current_exe().ok(),

@@ -222,7 +222,9 @@ impl Reporter {
             status,
             StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE
         );
-        if status == StatusCode::CONFLICT && word == code::STREAM_FORKED {
+        if status == StatusCode::CONFLICT
+            && [code::STREAM_FORKED, code::CLONE_SET_APART].contains(&word)
+        {
             self.keep(batch.heartbeat).await;
             return self.fork(batch.stream).await;
         }
@@ -251,7 +253,7 @@ impl Reporter {
 
     async fn fork(&self, stream: StreamId) -> Result<(), SpoolError> {
         let fresh = self.spool.fork(stream, self.clock.now()).await?;
-        tracing::warn!(%stream, ?fresh, "this stream was used by another copy of this host; a new one begins");
+        tracing::warn!(%stream, ?fresh, "another copy of this host uses this stream; a new one begins");
         Ok(())
     }
 }

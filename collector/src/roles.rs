@@ -55,6 +55,7 @@ pub struct Route {
 }
 
 /// The table.
+#[expect(clippy::too_many_lines, reason = "one table, some lines a route")]
 pub fn routes() -> Vec<Route> {
     use Access::{Public, Role as At};
     use Role::{Admin, Operator, Viewer};
@@ -107,6 +108,17 @@ pub fn routes() -> Vec<Route> {
             "/api/v1/hosts/{id}/commands",
             Operator,
             post(api::commands::create),
+        ),
+        see("/api/v1/hosts/{id}/conflicts", get(api::conflicts::list)),
+        act(
+            "/api/v1/hosts/{id}/conflicts/{conflict}/split",
+            Operator,
+            post(api::conflicts::split),
+        ),
+        act(
+            "/api/v1/hosts/{id}/conflicts/{conflict}/drop",
+            Operator,
+            post(api::conflicts::drop_clone),
         ),
         act("/api/v1/hosts/{id}/revoke", Admin, post(api::hosts::revoke)),
         act(

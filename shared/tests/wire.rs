@@ -120,6 +120,10 @@ fn recorded_documents_decode_to_what_was_sent() {
     check("enroll-response", &documents::enroll_response());
     check("enroll-pending", &documents::enroll_pending());
     check("renew-request", &documents::renew_request());
+    check(
+        "renew-request-clone",
+        &documents::renew_request_of_a_clone(),
+    );
     check("renew-response", &documents::renew_response());
     check("challenge-request", &documents::challenge_request());
     check("challenge-response", &documents::challenge_response());
@@ -177,6 +181,7 @@ fn every_recorded_file_is_checked() {
         "enroll-response",
         "enroll-pending",
         "renew-request",
+        "renew-request-clone",
         "renew-response",
         "challenge-request",
         "challenge-response",

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::daemon::facts::Facts;
 use crate::daemon::link::Link;
+use crate::daemon::renewal::Renewing;
 use crate::spool::{Spool, SpoolError};
 
 /// The value in the spool.
@@ -112,7 +113,14 @@ pub(super) async fn execute(
         Action::RefreshFacts => refresh(facts, spool)
             .await
             .map_err(|error| error.to_string()),
-        Action::Renew => link.renew().await.map_err(|error| format!("{error:#}")),
+        Action::Renew => {
+            let renewing = match command.target {
+                Some(_) => Renewing::AnotherHost,
+                None => Renewing::SameHost,
+            };
+            let renewed = link.renew(renewing).await;
+            renewed.map_err(|error| format!("{error:#}"))
+        }
         Action::RunBackup | Action::RunDrill | Action::Verify | Action::Unsupported => {
             return result(command.id, CommandOutcome::Unsupported, None);
         }

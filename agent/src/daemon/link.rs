@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use infratrack_shared::ids::HostId;
+use infratrack_shared::ids::{HostId, InstanceId};
 use infratrack_shared::time::UnixMillis;
 use infratrack_shared::wire::event::{CertificateRenewed, Event};
 use infratrack_shared::wire::problem::code;
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::backoff::{self, Backoff};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::daemon::renewal::{self, Renewal};
+use crate::daemon::renewal::{self, Renewal, Renewing};
 use crate::daemon::returning::Returning;
 use crate::identity::{Collectors, Identity, Pair};
 use crate::reporter::{Report, ReportError, Reported, Reporter};
@@ -35,6 +35,8 @@ pub(super) struct Link {
     identity: Identity,
     collectors: Collectors,
     host: HostId,
+    /// This run of the process.
+    instance: InstanceId,
     tls: Arc<rustls::ClientConfig>,
     /// The pair in `tls` is a renewed one that no Ack has come over yet.
     trying_next: bool,
@@ -57,7 +59,11 @@ pub(super) struct Lost {
 }
 
 impl Link {
-    pub(super) fn new(identity: Identity, config: &Config) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        identity: Identity,
+        instance: InstanceId,
+        config: &Config,
+    ) -> anyhow::Result<Self> {
         let current = identity.current()?;
         let mut collectors = identity.collectors()?;
         if !config.endpoints.is_empty() {
@@ -80,6 +86,7 @@ impl Link {
             endpoint: usize::from(host.0.as_bytes().last().copied().unwrap_or(0)),
             collectors,
             host,
+            instance,
             tls: Arc::new(tls),
             trying_next,
             main: None,
@@ -188,7 +195,7 @@ impl Link {
             self.come_back(&endpoint).await;
         } else if self.renewal.is_due(clock.now())
             && Instant::now() >= self.not_before
-            && let Err(error) = self.renew().await
+            && let Err(error) = self.renew(Renewing::SameHost).await
         {
             tracing::warn!(
                 error = format!("{error:#}"),
@@ -200,10 +207,15 @@ impl Link {
     }
 
     /// Gets a certificate for a new key and uses it from the next connection on.
-    pub(super) async fn renew(&mut self) -> anyhow::Result<()> {
+    pub(super) async fn renew(&mut self, renewing: Renewing) -> anyhow::Result<()> {
+        if renewing == Renewing::AnotherHost {
+            // A key that waits for its certificate may have been copied with the disk.
+            self.identity.discard_next()?;
+            self.reload()?;
+        }
         let endpoint = self.target()?;
         let mut connection = Connection::open(&endpoint).await?;
-        renewal::renew(&self.identity, &mut connection).await?;
+        renewal::renew(&self.identity, self.instance, &mut connection).await?;
         self.reload()?;
         Ok(())
     }
@@ -285,8 +297,12 @@ impl Link {
             .and_then(|()| self.identity.current());
         match promoted {
             Ok(Pair {
-                serial, not_after, ..
+                host,
+                serial,
+                not_after,
+                ..
             }) => {
+                self.host = host;
                 tracing::info!(serial, "the renewed certificate is in use");
                 self.renewed = Some(Event::CertificateRenewed(CertificateRenewed {
                     serial,
@@ -306,7 +322,10 @@ impl Link {
                 // One side has to be upgraded first.
                 backoff::retry_after(UNKNOWN / 2)
             }
-            UplinkError::Refused { problem, .. } if problem.code == code::CERTIFICATE_REVOKED => {
+            UplinkError::Refused { problem, .. }
+                if [code::CERTIFICATE_REVOKED, code::CLONE_BLOCKED]
+                    .contains(&problem.code.as_str()) =>
+            {
                 backoff::retry_after(REVOKED / 2)
             }
             UplinkError::Refused { problem, .. } if problem.code == code::CERTIFICATE_UNKNOWN => {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use infratrack_shared::ids::InstanceId;
 use infratrack_shared::time::UnixMillis;
 use infratrack_shared::wire::enroll::{RenewRequest, RenewResponse};
 use infratrack_shared::wire::{PROTOCOL, path};
@@ -16,6 +17,14 @@ use crate::uplink::Connection;
 /// The first retry of a failed renewal comes within a minute, later ones ever more rarely.
 const FIRST_RETRY: Duration = Duration::from_secs(60);
 const LAST_RETRY: Duration = Duration::from_secs(6 * 3600);
+
+/// As whom a new certificate is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Renewing {
+    SameHost,
+    /// This machine is a copy of another one, and is to be a host of its own: with a key that nobody else has.
+    AnotherHost,
+}
 
 /// When to renew.
 #[derive(Debug)]
@@ -50,10 +59,15 @@ impl Renewal {
 }
 
 /// Asks for a certificate and stores it beside the one in use.
-pub(super) async fn renew(identity: &Identity, connection: &mut Connection) -> anyhow::Result<()> {
+pub(super) async fn renew(
+    identity: &Identity,
+    instance: InstanceId,
+    connection: &mut Connection,
+) -> anyhow::Result<()> {
     let request = RenewRequest {
         protocol: PROTOCOL,
         csr: ByteBuf::from(identity.request()?),
+        instance: Some(instance),
     };
     reach("identity::key-stored");
     let (_, response): (_, RenewResponse) = connection.call(path::RENEW, &request).await?;

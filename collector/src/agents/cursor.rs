@@ -71,6 +71,12 @@ pub fn decide(cursor: ClassCursor, part: &Part) -> Decision<'_> {
     }
 }
 
+/// The last record of a part that ends before the cursor: the hash there does not tell whether it is the one
+/// that was stored.
+pub fn last_below(cursor: ClassCursor, part: &Part) -> Option<&Record> {
+    part.records.last().filter(|last| last.seq < cursor.seq)
+}
+
 /// Tells one record from another at the same place. Holds across agent and collector releases: it is made
 /// of what identifies a record, not of how it is encoded.
 pub fn record_hash(record: &Record) -> Digest {

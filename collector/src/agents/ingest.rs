@@ -1,5 +1,6 @@
 //! `POST /agent/v1/batch`: body to batch to queue to answer.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use crate::store;
 pub async fn batch(
     app: &Arc<App>,
     host: HostId,
+    address: IpAddr,
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<Response<AnswerBody>, Refusal> {
@@ -49,6 +51,7 @@ pub async fn batch(
     let skew_ms = arrival::skew_ms(batch.sent_at, store::unix_millis(received_at));
     let report = Report {
         host,
+        address,
         batch,
         received_at,
         skew_ms,
@@ -60,11 +63,25 @@ pub async fn batch(
         .await
         .map_err(|_| unavailable(app, "the queue is full"))?;
     match outcome {
-        Outcome::Stored(ack) => answer(app, host, ack, policy_version, wait_ms).await,
+        Outcome::Stored { host, ack } => answer(app, host, ack, policy_version, wait_ms).await,
         Outcome::Forked => Err(Refusal::new(
             StatusCode::CONFLICT,
             code::STREAM_FORKED,
             "another copy of this host has used the stream; go on in a new one",
+        )),
+        Outcome::SetApart => Err(Refusal::new(
+            StatusCode::CONFLICT,
+            code::CLONE_SET_APART,
+            "another machine reports as this host and keeps the stream; go on in a new one",
+        )),
+        Outcome::Blocked => Err(Refusal::new(
+            StatusCode::FORBIDDEN,
+            code::CLONE_BLOCKED,
+            "another machine reports as this host, and an operator has dropped this one",
+        )),
+        Outcome::InFlight => Err(Refusal::unavailable(
+            "another process of this host was stored meanwhile; send it again",
+            1,
         )),
         Outcome::Unavailable => Err(unavailable(app, "the batch could not be committed")),
         Outcome::Refused(reason) => Err(Refusal::new(

@@ -5,7 +5,7 @@
 
 use http::StatusCode;
 use infratrack_shared::codec::{self, Limits};
-use infratrack_shared::ids::HostId;
+use infratrack_shared::ids::{HostId, InstanceId};
 use infratrack_shared::limits;
 use infratrack_shared::wire::enroll::{RenewRequest, RenewResponse};
 use infratrack_shared::wire::problem::code;
@@ -15,7 +15,9 @@ use time::OffsetDateTime;
 use crate::agents::problem::Refusal;
 use crate::app::App;
 use crate::ca::Request;
-use crate::store::{agent_certs, hosts, unix_millis};
+use crate::store::events::{self, Event};
+use crate::store::host_conflicts::{self, Route};
+use crate::store::{agent_certs, host_instances, hosts, unix_millis};
 
 /// Issues a certificate to `host` for the key in `body`.
 pub async fn renew(app: &App, host: HostId, body: &[u8]) -> Result<RenewResponse, Refusal> {
@@ -27,6 +29,10 @@ pub async fn renew(app: &App, host: HostId, body: &[u8]) -> Result<RenewResponse
     let csr = Request::parse(&request.csr)
         .map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, code::CSR_INVALID, error))?;
     let mut transaction = app.pool.begin().await.map_err(unavailable)?;
+    let host = match request.instance {
+        Some(instance) => named(app, &mut transaction, host, instance).await?,
+        None => host,
+    };
     hosts::lock(&mut transaction, host)
         .await
         .map_err(unavailable)?;
@@ -75,6 +81,74 @@ pub(super) fn response(
         not_after: unix_millis(not_after),
         server_time: app.clock.unix_millis(),
     }
+}
+
+/// Whom the certificate is to name: the host, or what an operator made of its clone.
+async fn named(
+    app: &App,
+    connection: &mut PgConnection,
+    host: HostId,
+    instance: InstanceId,
+) -> Result<HostId, Refusal> {
+    let standing = host_instances::lock(connection, &[host.0]).await;
+    let standing = standing.map_err(unavailable)?;
+    if !standing.iter().any(|standing| standing.has_clones) {
+        return Ok(host);
+    }
+    let clone = host_conflicts::find_by_instance(connection, host, instance).await;
+    let Some(clone) = clone.map_err(unavailable)? else {
+        return Ok(host);
+    };
+    match clone.state.as_str() {
+        "dropped" => Err(Refusal::new(
+            StatusCode::FORBIDDEN,
+            code::CLONE_BLOCKED,
+            "an operator has dropped this copy of the host",
+        )),
+        "splitting" => {
+            let split = split(app, connection, host, &clone).await;
+            split.map_err(unavailable)
+        }
+        "split" => Ok(HostId(clone.hidden_host_id)),
+        // Nobody has decided yet: it goes on as what it is taken for.
+        _ => Ok(host),
+    }
+}
+
+/// Makes the clone a host like any other, with all that it reported.
+async fn split(
+    app: &App,
+    connection: &mut PgConnection,
+    host: HostId,
+    clone: &Route,
+) -> sqlx::Result<HostId> {
+    let (own, now) = (HostId(clone.hidden_host_id), app.clock.now());
+    let from = ["splitting".to_owned()];
+    host_conflicts::update_state(
+        connection,
+        clone.conflict_id,
+        &from,
+        "split",
+        Some(now),
+        None,
+    )
+    .await?;
+    hosts::update_own(connection, own).await?;
+    host_conflicts::update_counts(connection, host).await?;
+    let event = |of: HostId| Event {
+        host: of,
+        at: now,
+        claimed_at: now,
+        origin: None,
+        instance: None,
+        kind: "identity_split".to_owned(),
+        body: serde_json::json!({ "conflict": clone.conflict_id, "host": host, "new_host": own }),
+    };
+    let mut both = [event(host), event(own)];
+    both.sort_by_key(|event| event.host);
+    events::insert(connection, &both.each_ref(), now).await?;
+    tracing::info!(%host, new_host = %own, "a clone became a host of its own");
+    Ok(own)
 }
 
 async fn issue(

@@ -62,7 +62,8 @@ impl Agents {
             let renewed = renew::renew(app, host, &body).await?;
             return message(StatusCode::OK, &renewed);
         }
-        ingest::batch(app, host, &head.headers, &body).await
+        let address = peer.address.ip().to_canonical();
+        ingest::batch(app, host, address, &head.headers, &body).await
     }
 }
 

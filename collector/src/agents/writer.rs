@@ -3,9 +3,11 @@
 //! Each writer has its share of the hosts, so a host's batches stay in order. An answer is given only
 //! after COMMIT; a COMMIT whose outcome is unknown is "not stored", and the resend finds out.
 
+mod clones;
 mod flush;
 mod plan;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,9 +23,11 @@ use crate::clock::Clock;
 use crate::config::{Ingest, Retention};
 
 /// One batch on its way to the tables.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Report {
+    /// Whom the certificate names.
     pub host: HostId,
+    pub address: IpAddr,
     pub batch: Batch,
     pub received_at: OffsetDateTime,
     /// Agent's clock less ours.
@@ -33,10 +37,16 @@ pub struct Report {
 /// What became of a batch.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// Committed.
-    Stored(Ack),
+    /// Committed, as that host's: the certificate's, or the hidden one of its clone.
+    Stored { host: HostId, ack: Ack },
     /// Its stream is shared by two copies of the host; nothing was stored.
     Forked,
+    /// Its process is a clone that was set apart; nothing was stored, it has to use a stream of its own.
+    SetApart,
+    /// Its process is a clone that an operator dropped.
+    Blocked,
+    /// Its process was replaced while it was under way; nothing was stored, if it lives it sends again.
+    InFlight,
     /// Not stored, or not known to be.
     Unavailable,
     /// The database takes it under no circumstances.
@@ -152,6 +162,7 @@ impl Writer {
             .into_iter()
             .map(|queued| (queued.report, queued.reply))
             .unzip();
+        let reports: Vec<_> = reports.iter().collect();
         let outcomes = self.store(&reports).await;
         for (reply, outcome) in replies.into_iter().zip(outcomes) {
             // Whoever asked may be gone; what is stored stays stored.
@@ -160,12 +171,12 @@ impl Writer {
     }
 
     /// Stores `reports` in one transaction; tries again where that can help, and in halves where one of
-    /// them is at fault.
-    async fn store(&self, reports: &[Report]) -> Vec<Outcome> {
+    /// them is at fault. Those whose process is not in place come after, each in one of its own.
+    async fn store(&self, reports: &[&Report]) -> Vec<Outcome> {
         let mut careful = false;
         for attempt in 1..=4_u32 {
             let error = match flush::flush(self, reports, careful).await {
-                Ok(outcomes) => return outcomes,
+                Ok(outcomes) => return self.store_left(reports, outcomes).await,
                 Err(error) => error,
             };
             match kind(&error) {
@@ -192,6 +203,25 @@ impl Writer {
             }
         }
         reports.iter().map(|_| Outcome::Unavailable).collect()
+    }
+
+    /// Stores those that a group left, in order.
+    async fn store_left(
+        &self,
+        reports: &[&Report],
+        outcomes: Vec<Option<Outcome>>,
+    ) -> Vec<Outcome> {
+        let mut all = Vec::with_capacity(reports.len());
+        for (report, outcome) in reports.iter().zip(outcomes) {
+            all.push(match outcome {
+                Some(outcome) => outcome,
+                None => Box::pin(self.store(&[*report]))
+                    .await
+                    .pop()
+                    .unwrap_or(Outcome::Unavailable),
+            });
+        }
+        all
     }
 }
 

@@ -18,10 +18,10 @@ use crate::api::hosts;
 use crate::api::page::Page;
 use crate::api::problem::Problem;
 use crate::app::App;
-use crate::store::commands::{self, CommandRow};
+use crate::store::commands::{self, CommandRow, NewCommand as StoredCommand};
 
 /// A command nobody could deliver within this is given up.
-const LIFETIME: Duration = Duration::hours(1);
+pub(super) const LIFETIME: Duration = Duration::hours(1);
 
 /// What to do.
 #[derive(Clone, Debug, Deserialize)]
@@ -84,20 +84,18 @@ pub async fn queue(
 ) -> Result<CommandId, Problem> {
     hosts::find(app, host).await?;
     let now = app.clock.now();
-    let command = CommandId::at(app.clock.unix_millis());
-    let mut transaction = app.pool.begin().await?;
-    let name = action_name(action);
-    commands::insert(
-        &mut transaction,
-        command,
+    let command = StoredCommand {
+        id: CommandId::at(app.clock.unix_millis()),
         host,
-        name,
-        &caller.name,
-        now,
-        now + LIFETIME,
-    )
-    .await?;
+        action: action_name(action),
+        target: None,
+        created_at: now,
+        created_by: &caller.name,
+        expires_at: now + LIFETIME,
+    };
+    let mut transaction = app.pool.begin().await?;
+    commands::insert(&mut transaction, &command).await?;
     commands::notify(&mut transaction, host).await?;
     transaction.commit().await?;
-    Ok(command)
+    Ok(command.id)
 }

@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod commands;
+pub mod conflicts;
 pub mod enroll_tokens;
 pub mod health;
 pub mod hosts;

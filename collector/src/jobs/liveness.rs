@@ -103,6 +103,7 @@ pub async fn run(app: Arc<App>) -> anyhow::Result<()> {
             at: now,
             claimed_at: now,
             origin: None,
+            instance: None,
             kind: format!("host_{}", host.is),
             body: serde_json::json!({
                 "from": host.was, "reason": reason,

@@ -8,6 +8,18 @@ use uuid::Uuid;
 /// The channel on which collectors tell each other of new commands; the payload is the host's id.
 pub const CHANNEL: &str = "infratrack_commands";
 
+/// A command to queue.
+#[derive(Clone, Copy, Debug)]
+pub struct NewCommand<'a> {
+    pub id: CommandId,
+    pub host: HostId,
+    pub action: &'a str,
+    pub target: Option<&'a str>,
+    pub created_at: OffsetDateTime,
+    pub created_by: &'a str,
+    pub expires_at: OffsetDateTime,
+}
+
 /// A command that its agent has not confirmed.
 #[derive(Clone, Debug)]
 pub struct OpenCommand {
@@ -40,24 +52,17 @@ pub struct CommandRow {
 }
 
 /// Queues a command.
-pub async fn insert(
-    connection: &mut PgConnection,
-    command: CommandId,
-    host: HostId,
-    action: &str,
-    created_by: &str,
-    now: OffsetDateTime,
-    expires_at: OffsetDateTime,
-) -> sqlx::Result<u64> {
+pub async fn insert(connection: &mut PgConnection, command: &NewCommand<'_>) -> sqlx::Result<u64> {
     let done = sqlx::query!(
-        "insert into commands (command_id, host_id, action, created_at, created_by, expires_at)
-         values ($1, $2, $3, $4, $5, $6)",
-        command.0,
-        host.0,
-        action,
-        now,
-        created_by,
-        expires_at,
+        "insert into commands (command_id, host_id, action, target, created_at, created_by, expires_at)
+         values ($1, $2, $3, $4, $5, $6, $7)",
+        command.id.0,
+        command.host.0,
+        command.action,
+        command.target,
+        command.created_at,
+        command.created_by,
+        command.expires_at,
     )
     .execute(connection)
     .await?;

@@ -1,6 +1,6 @@
 //! Records that can't be stored as what they are: kept whole, with the reason.
 
-use infratrack_shared::ids::{HostId, StreamId};
+use infratrack_shared::ids::{HostId, InstanceId, StreamId};
 use infratrack_shared::time::UnixMillis;
 use infratrack_shared::wire::batch::Class;
 use sqlx::PgConnection;
@@ -19,6 +19,8 @@ pub struct DeadLetter {
     pub kind: String,
     pub claimed_at: UnixMillis,
     pub error: String,
+    /// The run of the agent that brought it.
+    pub instance: InstanceId,
     /// The record's body as MessagePack.
     pub body: Vec<u8>,
 }
@@ -30,8 +32,8 @@ pub async fn insert(
     now: OffsetDateTime,
 ) -> sqlx::Result<u64> {
     let done = sqlx::query!(
-        "insert into dead_letters (host_id, stream, class, seq, kind, claimed_at, received_at, error, body)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "insert into dead_letters (host_id, stream, class, seq, kind, claimed_at, received_at, error, body, instance)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         letter.host.0,
         letter.stream.0,
         class_name(letter.class),
@@ -41,6 +43,7 @@ pub async fn insert(
         now,
         storable(&letter.error),
         letter.body,
+        letter.instance.0,
     )
     .execute(connection)
     .await?;

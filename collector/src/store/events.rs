@@ -1,6 +1,6 @@
 //! What happened, as agents reported it or the collector saw it.
 
-use infratrack_shared::ids::{BootId, HostId, StreamId};
+use infratrack_shared::ids::{BootId, HostId, InstanceId, StreamId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
@@ -13,6 +13,8 @@ pub struct Event {
     pub claimed_at: OffsetDateTime,
     /// Where the agent said it: stream, sequence number, boot, milliseconds since that boot.
     pub origin: Option<(StreamId, u64, BootId, u64)>,
+    /// The run of the agent that brought it.
+    pub instance: Option<InstanceId>,
     pub kind: String,
     pub body: serde_json::Value,
 }
@@ -56,14 +58,19 @@ pub async fn insert(
         .iter()
         .map(|event| event.origin.map(|origin| origin.3 as i64))
         .collect();
+    let instances: Vec<_> = events
+        .iter()
+        .map(|event| event.instance.map(|instance| instance.0))
+        .collect();
     let kinds: Vec<_> = events.iter().map(|event| event.kind.clone()).collect();
     let bodies: Vec<_> = events.iter().map(|event| event.body.clone()).collect();
     let done = sqlx::query!(
-        "insert into events (host_id, at, claimed_at, received_at, stream, seq, boot_id, mono_ms, kind, body)
-         select host_id, at, claimed_at, $10, stream, seq, boot_id, mono_ms, kind, body
+        "insert into events (host_id, at, claimed_at, received_at, stream, seq, boot_id, mono_ms, kind, body,
+                             instance)
+         select host_id, at, claimed_at, $10, stream, seq, boot_id, mono_ms, kind, body, instance
          from unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[], $4::uuid[], $5::int8[],
-                     $6::uuid[], $7::int8[], $8::text[], $9::jsonb[])
-             as i (host_id, at, claimed_at, stream, seq, boot_id, mono_ms, kind, body)",
+                     $6::uuid[], $7::int8[], $8::text[], $9::jsonb[], $11::uuid[])
+             as i (host_id, at, claimed_at, stream, seq, boot_id, mono_ms, kind, body, instance)",
         &hosts,
         &at,
         &claimed,
@@ -74,6 +81,7 @@ pub async fn insert(
         &kinds,
         &bodies,
         received_at,
+        &instances as &[Option<uuid::Uuid>],
     )
     .execute(connection)
     .await?;
@@ -110,6 +118,27 @@ pub async fn count(connection: &mut PgConnection, host: HostId) -> sqlx::Result<
     )
     .fetch_one(connection)
     .await
+}
+
+/// The event with this number: when its agent said it had happened, its kind, its body.
+pub async fn find_origin(
+    connection: &mut PgConnection,
+    host: HostId,
+    stream: StreamId,
+    seq: u64,
+    since: OffsetDateTime,
+) -> sqlx::Result<Option<(OffsetDateTime, String, serde_json::Value)>> {
+    let row = sqlx::query!(
+        "select claimed_at, kind, body from events
+         where host_id = $1 and stream = $2 and seq = $3 and at >= $4 limit 1",
+        host.0,
+        stream.0,
+        seq as i64,
+        since,
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.map(|row| (row.claimed_at, row.kind, row.body)))
 }
 
 /// The last event of `kind` since `since`.

@@ -1,7 +1,7 @@
 //! What is: the newest version of each state key, and what it was before.
 
 use infratrack_shared::digest::Digest;
-use infratrack_shared::ids::HostId;
+use infratrack_shared::ids::{HostId, InstanceId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -15,6 +15,8 @@ pub struct Fact {
     pub version: u64,
     pub hash: Digest,
     pub body: serde_json::Value,
+    /// The run of the agent that said so.
+    pub instance: InstanceId,
 }
 
 /// A fact as it is shown.
@@ -42,27 +44,29 @@ pub async fn upsert(
         .map(|fact| fact.hash.as_bytes().to_vec())
         .collect();
     let bodies: Vec<_> = facts.iter().map(|fact| fact.body.clone()).collect();
+    let instances: Vec<_> = facts.iter().map(|fact| fact.instance.0).collect();
     let done = sqlx::query!(
         "with incoming as (
-             select * from unnest($1::uuid[], $2::text[], $3::int8[], $4::int8[], $5::bytea[], $6::jsonb[])
-                 as i (host_id, key, stream_ordinal, version, hash, body)
+             select * from unnest($1::uuid[], $2::text[], $3::int8[], $4::int8[], $5::bytea[], $6::jsonb[],
+                                  $8::uuid[])
+                 as i (host_id, key, stream_ordinal, version, hash, body, instance)
          ), old as (
              select f.host_id, f.key, f.hash, f.body from facts f join incoming using (host_id, key)
          ), stored as (
-             insert into facts (host_id, key, stream_ordinal, version, hash, body, changed_at)
-             select host_id, key, stream_ordinal, version, hash, body, $7 from incoming
+             insert into facts (host_id, key, stream_ordinal, version, hash, body, changed_at, instance)
+             select host_id, key, stream_ordinal, version, hash, body, $7, instance from incoming
              on conflict (host_id, key) do update
              set stream_ordinal = excluded.stream_ordinal, version = excluded.version,
-                 hash = excluded.hash, body = excluded.body,
-                 changed_at = case when facts.hash = excluded.hash then facts.changed_at
+                 hash = excluded.hash, body = excluded.body, instance = excluded.instance,
+                 changed_at = case when facts.hash = excluded.hash or facts.body = excluded.body then facts.changed_at
                               else excluded.changed_at end
              where (facts.stream_ordinal, facts.version) < (excluded.stream_ordinal, excluded.version)
-             returning host_id, key, hash, body
+             returning host_id, key, hash, body, instance
          )
-         insert into fact_changes (host_id, changed_at, key, old_body, new_body)
-         select s.host_id, $7, s.key, o.body, s.body
+         insert into fact_changes (host_id, changed_at, key, old_body, new_body, instance)
+         select s.host_id, $7, s.key, o.body, s.body, s.instance
          from stored s left join old o using (host_id, key)
-         where o.hash is distinct from s.hash
+         where o.hash is distinct from s.hash and o.body is distinct from s.body
          on conflict (host_id, changed_at, key) do nothing",
         &hosts,
         &keys,
@@ -71,6 +75,7 @@ pub async fn upsert(
         &hashes,
         &bodies,
         now,
+        &instances,
     )
     .execute(connection)
     .await?;

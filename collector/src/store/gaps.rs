@@ -1,6 +1,6 @@
 //! Records that will never come, as ranges with their reason.
 
-use infratrack_shared::ids::{HostId, StreamId};
+use infratrack_shared::ids::{HostId, InstanceId, StreamId};
 use infratrack_shared::wire::batch::Class;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -14,6 +14,8 @@ pub struct Gap {
     pub from_seq: u64,
     pub to_seq: u64,
     pub reason: String,
+    /// The run of the agent that said so.
+    pub instance: InstanceId,
 }
 
 /// The name of a class in the tables.
@@ -39,9 +41,11 @@ pub async fn insert(
     let from: Vec<_> = gaps.iter().map(|gap| gap.from_seq as i64).collect();
     let to: Vec<_> = gaps.iter().map(|gap| gap.to_seq as i64).collect();
     let reasons: Vec<_> = gaps.iter().map(|gap| gap.reason.clone()).collect();
+    let instances: Vec<_> = gaps.iter().map(|gap| gap.instance.0).collect();
     let done = sqlx::query!(
-        "insert into gaps (host_id, stream, class, from_seq, to_seq, reason, received_at)
-         select *, $7::timestamptz from unnest($1::uuid[], $2::uuid[], $3::text[], $4::int8[], $5::int8[], $6::text[])",
+        "insert into gaps (host_id, stream, class, from_seq, to_seq, reason, instance, received_at)
+         select *, $7::timestamptz
+         from unnest($1::uuid[], $2::uuid[], $3::text[], $4::int8[], $5::int8[], $6::text[], $8::uuid[])",
         &hosts,
         &streams,
         &classes,
@@ -49,6 +53,7 @@ pub async fn insert(
         &to,
         &reasons,
         now,
+        &instances,
     )
     .execute(connection)
     .await?;

@@ -1,6 +1,6 @@
 //! Raw heartbeats, by day.
 
-use infratrack_shared::ids::HostId;
+use infratrack_shared::ids::{HostId, InstanceId};
 use infratrack_shared::wire::heartbeat::Heartbeat;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -15,6 +15,8 @@ pub struct Row<'a> {
     pub may_move: bool,
     pub claimed_at: OffsetDateTime,
     pub received_at: OffsetDateTime,
+    /// The run of the agent that brought it.
+    pub instance: InstanceId,
     pub heartbeat: &'a Heartbeat,
 }
 
@@ -73,20 +75,22 @@ pub async fn insert(connection: &mut PgConnection, rows: &[&Row<'_>]) -> sqlx::R
          select host_id, at, stream, n, claimed_at, received_at, cpu_ratio, load_1, load_5, load_15,
              memory_total_bytes, memory_available_bytes, swap_total_bytes, swap_used_bytes,
              disk_read, disk_written, net_received, net_sent, uptime_s, process_count, failed_unit_count,
-             reboot_required, spool_critical, spool_beat, spool_size, agent_rss, agent_cpu, filesystems, unknown
+             reboot_required, spool_critical, spool_beat, spool_size, agent_rss, agent_cpu, filesystems, unknown,
+             instance
          from unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::int8[], $5::timestamptz[],
                      $6::timestamptz[], $7::float4[], $8::float4[], $9::float4[], $10::float4[], $11::int8[],
                      $12::int8[], $13::int8[], $14::int8[], $15::int8[], $16::int8[], $17::int8[],
                      $18::int8[], $19::int8[], $20::int4[], $21::int4[], $22::bool[], $23::int8[],
                      $24::int8[], $25::int8[], $26::int8[], $27::int8[], $28::jsonb[], $29::jsonb[],
-                     $30::bool[])
+                     $30::bool[], $31::uuid[])
              as i (host_id, at, stream, n, claimed_at, received_at, cpu_ratio, load_1, load_5, load_15,
                    memory_total_bytes, memory_available_bytes, swap_total_bytes, swap_used_bytes, disk_read,
                    disk_written, net_received, net_sent, uptime_s, process_count, failed_unit_count,
                    reboot_required, spool_critical, spool_beat, spool_size, agent_rss, agent_cpu,
-                   filesystems, unknown, may_move)
+                   filesystems, unknown, may_move, instance)
          where not (may_move and exists (
-             select from heartbeats h where h.host_id = i.host_id and h.stream = i.stream and h.n = i.n))
+             select from heartbeats h where h.host_id = i.host_id and h.stream = i.stream and h.n = i.n
+               and h.claimed_at = i.claimed_at))
          on conflict do nothing",
         &rows.iter().map(|row| row.host.0).collect::<Vec<_>>(),
         &rows.iter().map(|row| row.at).collect::<Vec<_>>(),
@@ -120,6 +124,7 @@ pub async fn insert(connection: &mut PgConnection, rows: &[&Row<'_>]) -> sqlx::R
             (!row.heartbeat.unknown.is_empty()).then(|| json(&row.heartbeat.unknown))
         }).collect::<Vec<_>>() as &[Option<serde_json::Value>],
         &rows.iter().map(|row| row.may_move).collect::<Vec<_>>(),
+        &rows.iter().map(|row| row.instance.0).collect::<Vec<_>>(),
     )
     .execute(connection)
     .await?;
@@ -189,6 +194,27 @@ pub async fn list(
         limit,
     )
     .fetch_all(connection)
+    .await
+}
+
+/// Whether another heartbeat than that of `claimed_at` has this number.
+pub async fn is_another(
+    connection: &mut PgConnection,
+    host: HostId,
+    heartbeat: &Heartbeat,
+    claimed_at: OffsetDateTime,
+    since: OffsetDateTime,
+) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select coalesce(bool_and(claimed_at <> $4), false) as "another!" from heartbeats
+           where host_id = $1 and stream = $2 and n = $3 and at >= $5"#,
+        host.0,
+        heartbeat.stream.0,
+        heartbeat.n as i64,
+        claimed_at,
+        since,
+    )
+    .fetch_one(connection)
     .await
 }
 

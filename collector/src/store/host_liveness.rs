@@ -1,7 +1,7 @@
 //! The narrow row each heartbeat updates, and what the liveness job makes of it.
 
 use infratrack_shared::digest::Digest;
-use infratrack_shared::ids::{BootId, HostId, InstanceId};
+use infratrack_shared::ids::{BootId, HostId};
 use infratrack_shared::wire::heartbeat::Heartbeat;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -15,7 +15,6 @@ use crate::store::storable;
 pub struct Seen<'a> {
     pub host: HostId,
     pub received_at: OffsetDateTime,
-    pub instance: InstanceId,
     pub boot_id: BootId,
     pub skew_ms: i64,
     pub disk_used_ratio: Option<f32>,
@@ -27,10 +26,6 @@ pub struct Seen<'a> {
 pub struct SeenRow {
     pub host_id: Uuid,
     pub facts_hash: Option<Vec<u8>>,
-    /// This heartbeat came from a process that had been replaced: two copies of one host.
-    pub interleaved: bool,
-    pub instance: Option<Uuid>,
-    pub previous_instance: Option<Uuid>,
 }
 
 /// Moves the rows of `seen`, sorted by host, one a host.
@@ -43,7 +38,6 @@ pub async fn update_seen(
     let received: Vec<_> = seen.iter().map(|s| s.received_at).collect();
     let streams: Vec<_> = seen.iter().map(|s| s.heartbeat.stream.0).collect();
     let numbers: Vec<_> = seen.iter().map(|s| s.heartbeat.n as i64).collect();
-    let instances: Vec<_> = seen.iter().map(|s| s.instance.0).collect();
     let boots: Vec<_> = seen.iter().map(|s| s.boot_id.0).collect();
     let versions: Vec<_> = seen
         .iter()
@@ -78,18 +72,9 @@ pub async fn update_seen(
         .collect();
     sqlx::query_as!(
         SeenRow,
-        r#"update host_liveness l
+        "update host_liveness l
          set last_seen_at = greatest(l.last_seen_at, i.received_at),
              stream = i.stream, n = i.n,
-             interleaved_at = case
-                 when i.instance = l.previous_instance and i.instance <> l.instance
-                      and l.instance_changed_at > i.received_at - interval '10 minutes'
-                 then i.received_at else l.interleaved_at end,
-             previous_instance = case when l.instance <> i.instance then l.instance
-                                      else l.previous_instance end,
-             instance_changed_at = case when l.instance is distinct from i.instance then i.received_at
-                                        else l.instance_changed_at end,
-             instance = i.instance,
              boot_changed_at = case when l.boot_id is distinct from i.boot_id then i.received_at
                                     else l.boot_changed_at end,
              boot_id = i.boot_id, agent_version = i.version, skew_ms = i.skew_ms, cpu_ratio = i.cpu,
@@ -98,19 +83,17 @@ pub async fn update_seen(
              reboot_required_since = case when not coalesce(i.reboot, false) then null
                                           else coalesce(l.reboot_required_since, i.received_at) end,
              spool_records = i.spool
-         from unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::int8[], $5::uuid[], $6::uuid[],
-                     $7::text[], $8::int8[], $9::float4[], $10::float4[], $11::float4[], $12::int4[],
-                     $13::bool[], $14::int8[])
-             as i (host_id, received_at, stream, n, instance, boot_id, version, skew_ms, cpu, memory,
+         from unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::int8[], $5::uuid[],
+                     $6::text[], $7::int8[], $8::float4[], $9::float4[], $10::float4[], $11::int4[],
+                     $12::bool[], $13::int8[])
+             as i (host_id, received_at, stream, n, boot_id, version, skew_ms, cpu, memory,
                    disk, units, reboot, spool)
          where l.host_id = i.host_id
-         returning l.host_id, l.facts_hash, l.instance, l.previous_instance,
-             coalesce(l.interleaved_at = i.received_at, false) as "interleaved!""#,
+         returning l.host_id, l.facts_hash",
         &hosts,
         &received,
         &streams,
         &numbers,
-        &instances,
         &boots,
         &versions,
         &skews,

@@ -90,6 +90,17 @@ pub async fn lock(
     .await
 }
 
+/// Makes a clone's hidden host one like any other.
+pub async fn update_own(connection: &mut PgConnection, host: HostId) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "update hosts set conflict_of = null where host_id = $1",
+        host.0
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}
+
 /// Takes names and machine ids from the identity facts of `hosts`.
 pub async fn update_identity(connection: &mut PgConnection, hosts: &[Uuid]) -> sqlx::Result<u64> {
     let done = sqlx::query!(
@@ -111,7 +122,7 @@ pub async fn update_identity(connection: &mut PgConnection, hosts: &[Uuid]) -> s
 #[derive(Clone, Debug)]
 pub struct Page {
     pub filter: Filter,
-    /// Only this host.
+    /// Only this host, be it a hidden one.
     pub host: Option<HostId>,
     /// Name and id of the last host of the page before.
     pub after: Option<(String, Uuid)>,
@@ -145,8 +156,8 @@ pub async fn list(
                  select max(not_after) as not_after from agent_certs a
                  where a.host_id = h.host_id and a.revoked_at is null
              ) c on true
-             where h.retired_at is null and h.conflict_of is null
-               and ($4::uuid is null or h.host_id = $4)
+             where h.retired_at is null
+               and (h.host_id = $4 or $4 is null and h.conflict_of is null)
                and ($5::text is null or h.name ilike $5)
          ), matching as (
              select *, host_status(last_seen_at, reasons) as status, count(*) over () as total from judged

@@ -15,6 +15,8 @@ pub mod events;
 pub mod facts;
 pub mod gaps;
 pub mod heartbeats;
+pub mod host_conflicts;
+pub mod host_instances;
 pub mod host_liveness;
 pub mod hosts;
 pub mod locks;
@@ -22,6 +24,7 @@ pub mod partitions;
 pub mod policies;
 pub mod rollups;
 pub mod schema;
+pub mod set_apart;
 
 use infratrack_shared::time::UnixMillis;
 use time::OffsetDateTime;

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use crate::ids::{BootId, HostId};
+use crate::ids::{BootId, HostId, InstanceId};
 use crate::time::UnixMillis;
 use crate::wire::answer::Policy;
 
@@ -50,6 +50,9 @@ pub struct RenewRequest {
     pub protocol: u16,
     /// PKCS #10, DER, with a fresh key. The same key again is answered with the same certificate.
     pub csr: ByteBuf,
+    /// This run of the agent process: a clone that is to be a host of its own is known by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceId>,
 }
 
 /// The new certificate: to a [`RenewRequest`] and to a [`ReturnRequest`].

@@ -22,6 +22,10 @@ pub struct Problem {
 pub mod code {
     /// 409: the stream was used by another copy of this host's state; go on in a new one.
     pub const STREAM_FORKED: &str = "stream_forked";
+    /// 409: another machine reports as this host and keeps the stream; go on in a new one.
+    pub const CLONE_SET_APART: &str = "clone_set_apart";
+    /// 403: another machine reports as this host, and an operator dropped this one. Keep the spool.
+    pub const CLONE_BLOCKED: &str = "clone_blocked";
     /// 401: the collector never issued this certificate, or no longer knows it.
     pub const CERTIFICATE_UNKNOWN: &str = "certificate_unknown";
     /// 401: the certificate has expired; return with it.

@@ -369,6 +369,14 @@ pub(crate) fn renew_request() -> RenewRequest {
     RenewRequest {
         protocol: 1,
         csr: ByteBuf::from(vec![0x30, 0x82, 0x01, 0x01]),
+        instance: None,
+    }
+}
+
+pub(crate) fn renew_request_of_a_clone() -> RenewRequest {
+    RenewRequest {
+        instance: Some(instance()),
+        ..renew_request()
     }
 }
 

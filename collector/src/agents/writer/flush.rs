@@ -1,4 +1,4 @@
-//! One transaction: lock the streams, decide, insert, move the cursors, COMMIT.
+//! One transaction: lock the hosts and streams, decide, insert, move the cursors, COMMIT.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -10,11 +10,13 @@ use serde::Deserialize;
 use sqlx::{Acquire, PgConnection, Postgres, Transaction};
 use time::OffsetDateTime;
 
+use crate::agents::writer::clones::{self, Arrived, Verdict};
 use crate::agents::writer::plan::{self, Answer, Plan, Planned, dead_letter, last_live, rejected};
 use crate::agents::writer::{Outcome, Report, Writer};
 use crate::store;
 use crate::store::events::Event;
 use crate::store::heartbeats::Row;
+use crate::store::host_instances::Standing;
 use crate::store::host_liveness::Seen;
 
 /// A bucket is summed 4 minutes after its end; from 2 minutes after it, a row for it is late.
@@ -22,42 +24,132 @@ const LATE_AFTER: time::Duration = time::Duration::minutes(2);
 const BUCKET_S: i64 = 300;
 
 /// Stores `reports` in one transaction. `careful` finds the rows that can't be stored, one by one.
+/// None for those of a group whose process is not in place: each of them is for a transaction of its own.
 pub(super) async fn flush(
     writer: &Writer,
-    reports: &[Report],
+    reports: &[&Report],
     careful: bool,
-) -> sqlx::Result<Vec<Outcome>> {
-    let now = writer.clock.now();
+) -> sqlx::Result<Vec<Option<Outcome>>> {
+    let hosts: BTreeSet<_> = reports.iter().map(|report| report.host.0).collect();
+    let hosts: Vec<_> = hosts.into_iter().collect();
     let mut transaction = writer.pool.begin().await?;
+    let standings = store::host_instances::lock(&mut transaction, &hosts).await?;
+    let unsettled: BTreeSet<_> = reports
+        .iter()
+        .filter(|report| !clones::is_settled(report, &standings))
+        .map(|report| report.host)
+        .collect();
+    if let ([report], [standing]) = (reports, standings.as_slice())
+        && !unsettled.is_empty()
+    {
+        let outcome = settle(writer, transaction, report, standing, careful).await?;
+        return Ok(vec![Some(outcome)]);
+    }
+    let settled: Vec<&Report> = reports
+        .iter()
+        .filter(|report| !unsettled.contains(&report.host))
+        .copied()
+        .collect();
+    let answers = write(writer, &mut transaction, &settled, careful).await?;
+    commit(transaction).await?;
+    let mut answers = answers.into_iter();
+    let outcome = |report: &&Report| {
+        let is_settled = !unsettled.contains(&report.host);
+        let answer = is_settled.then(|| answers.next()).flatten();
+        answer.map(|answer| answer.into_outcome(report.host))
+    };
+    Ok(reports.iter().map(outcome).collect())
+}
+
+/// Stores one batch whose process is not in place, as that of whose it is.
+async fn settle(
+    writer: &Writer,
+    mut transaction: Transaction<'static, Postgres>,
+    report: &Report,
+    standing: &Standing,
+    careful: bool,
+) -> sqlx::Result<Outcome> {
+    let now = writer.clock.now();
+    let (host, arrived) = match clones::settle(&mut transaction, report, standing, now).await? {
+        Verdict::Take { host, arrived } => (host, arrived),
+        Verdict::InFlight => {
+            transaction.commit().await?;
+            return Ok(Outcome::InFlight);
+        }
+        Verdict::SetApart => return Ok(Outcome::SetApart),
+        Verdict::Blocked => return Ok(Outcome::Blocked),
+    };
+    let report = Report {
+        host,
+        ..report.clone()
+    };
+    if arrived == Arrived::Again && clones::was_overtaken(&mut transaction, &report).await? {
+        return Ok(Outcome::Forked);
+    }
+    let answers = write(writer, &mut transaction, &[&report], careful).await?;
+    let outcome = answers.into_iter().next().ok_or(sqlx::Error::RowNotFound)?;
+    let outcome = outcome.into_outcome(host);
+    if outcome == Outcome::Forked && arrived != Arrived::Back {
+        // Nothing of it is stored, so it has taken nothing over.
+        return Ok(outcome);
+    }
+    commit(transaction).await?;
+    if arrived != Arrived::Before {
+        note_replaced(writer, host).await;
+    }
+    Ok(outcome)
+}
+
+/// Says since when whoever was in place before `host`'s process is replaced: from now, after the commit.
+async fn note_replaced(writer: &Writer, host: HostId) {
+    let noted = async {
+        let mut connection = writer.pool.acquire().await?;
+        let now = writer.clock.now();
+        store::host_instances::update_replaced(&mut connection, host, now).await
+    };
+    if let Err(error) = noted.await {
+        // The next batch of the one that was replaced notes it.
+        tracing::warn!(%error, %host, "a replaced process was not noted as such");
+    }
+}
+
+/// Writes what `reports`, whose processes are in place, say.
+async fn write(
+    writer: &Writer,
+    transaction: &mut PgConnection,
+    reports: &[&Report],
+    careful: bool,
+) -> sqlx::Result<Vec<Answer>> {
+    let now = writer.clock.now();
     let streams = plan::streams(reports);
     let locked = if streams.is_empty() {
         Vec::new()
     } else {
-        store::agent_streams::lock(&mut transaction, &streams, now).await?
+        store::agent_streams::lock(transaction, &streams, now).await?
     };
-    let mut plan = plan::plan(reports, locked);
-    insert_heartbeats(writer, &mut transaction, &plan.heartbeats, now).await?;
+    let forked = clones::forked(transaction, reports, &locked).await?;
+    let mut plan = plan::plan(reports, locked, &forked);
+    insert_heartbeats(writer, transaction, &plan.heartbeats, now).await?;
     if !plan.events.is_empty() {
-        insert_events(&mut transaction, &mut plan, reports, careful, now).await?;
+        insert_events(transaction, &mut plan, reports, careful, now).await?;
     }
-    finish_commands(&mut transaction, &plan, reports, now).await?;
-    store_facts(&mut transaction, &plan, now).await?;
+    finish_commands(transaction, &plan, reports, now).await?;
+    store_facts(transaction, &plan, now).await?;
     if !plan.gaps.is_empty() {
-        store::gaps::insert(&mut transaction, &plan.gaps, now).await?;
+        store::gaps::insert(transaction, &plan.gaps, now).await?;
     }
     for letter in &plan.dead {
-        store::dead_letters::insert(&mut transaction, letter, now).await?;
+        store::dead_letters::insert(transaction, letter, now).await?;
     }
-    update_liveness(&mut transaction, &mut plan, reports).await?;
+    update_liveness(transaction, &mut plan, reports).await?;
     if !plan.streams.is_empty() {
         let moved: Vec<_> = plan.streams.values().copied().collect();
-        let updated = store::agent_streams::update(&mut transaction, &moved).await?;
+        let updated = store::agent_streams::update(transaction, &moved).await?;
         if updated != moved.len() as u64 {
             return Err(sqlx::Error::RowNotFound);
         }
     }
-    commit(transaction).await?;
-    Ok(plan.answers.into_iter().map(Outcome::from).collect())
+    Ok(plan.answers)
 }
 
 #[cfg(not(feature = "mutant-ack-before-commit"))]
@@ -115,7 +207,7 @@ async fn insert_heartbeats(
 async fn insert_events(
     connection: &mut PgConnection,
     plan: &mut Plan<'_>,
-    reports: &[Report],
+    reports: &[&Report],
     careful: bool,
     now: OffsetDateTime,
 ) -> sqlx::Result<()> {
@@ -163,7 +255,7 @@ async fn insert_events(
 async fn finish_commands(
     connection: &mut PgConnection,
     plan: &Plan<'_>,
-    reports: &[Report],
+    reports: &[&Report],
     now: OffsetDateTime,
 ) -> sqlx::Result<()> {
     let seen: BTreeSet<_> = reports
@@ -234,11 +326,11 @@ async fn store_facts(
         .map(drop)
 }
 
-/// Moves the hosts' last seen; asks for facts that differ; notes clones.
+/// Moves the hosts' last seen; asks for facts that differ.
 async fn update_liveness(
     connection: &mut PgConnection,
     plan: &mut Plan<'_>,
-    reports: &[Report],
+    reports: &[&Report],
 ) -> sqlx::Result<()> {
     let live = last_live(reports, &plan.answers);
     let mut seen: Vec<Seen<'_>> = live.values().filter_map(|report| seen(report)).collect();
@@ -262,27 +354,6 @@ async fn update_liveness(
             });
         }
     }
-    let conflicts: Vec<Event> = rows
-        .iter()
-        .filter(|row| row.interleaved)
-        .filter_map(|row| {
-            let report = live.get(&HostId(row.host_id))?;
-            Some(Event {
-                host: report.host,
-                at: report.received_at,
-                claimed_at: report.received_at,
-                origin: None,
-                kind: "identity_conflict".to_owned(),
-                body: serde_json::json!({
-                    "instance": row.instance, "other_instance": row.previous_instance,
-                }),
-            })
-        })
-        .collect();
-    if let Some(received_at) = conflicts.first().map(|event| event.at) {
-        let conflicts: Vec<_> = conflicts.iter().collect();
-        store::events::insert(connection, &conflicts, received_at).await?;
-    }
     Ok(())
 }
 
@@ -291,7 +362,6 @@ fn seen(report: &Report) -> Option<Seen<'_>> {
     Some(Seen {
         host: report.host,
         received_at: report.received_at,
-        instance: report.batch.instance,
         boot_id: report.batch.boot_id,
         skew_ms: report.skew_ms,
         disk_used_ratio: store::heartbeats::disk_used_ratio(heartbeat),

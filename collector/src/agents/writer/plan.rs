@@ -1,6 +1,6 @@
 //! What a group of batches becomes: decided in memory, under the locks of its streams.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use infratrack_shared::ids::{HostId, InstanceId, StreamId};
 use infratrack_shared::wire::answer::{Ack, Cursor, Expected, Rejected, StateAck};
@@ -50,11 +50,12 @@ pub(super) enum Answer {
     Forked,
 }
 
-impl From<Answer> for Outcome {
-    fn from(answer: Answer) -> Self {
-        match answer {
-            Answer::Ack(ack) => Self::Stored(ack),
-            Answer::Forked => Self::Forked,
+impl Answer {
+    /// What becomes of a batch of `host` that is answered so, once that is committed.
+    pub(super) fn into_outcome(self, host: HostId) -> Outcome {
+        match self {
+            Self::Ack(ack) => Outcome::Stored { host, ack },
+            Self::Forked => Outcome::Forked,
         }
     }
 }
@@ -66,7 +67,7 @@ pub(super) fn rows(batch: &Batch) -> usize {
 }
 
 /// The streams whose rows the group moves or orders by.
-pub(super) fn streams(reports: &[Report]) -> Vec<(HostId, StreamId, InstanceId)> {
+pub(super) fn streams(reports: &[&Report]) -> Vec<(HostId, StreamId, InstanceId)> {
     let moving = reports
         .iter()
         .filter(|r| !r.batch.parts.is_empty() || !r.batch.state.is_empty());
@@ -79,8 +80,12 @@ pub(super) fn streams(reports: &[Report]) -> Vec<(HostId, StreamId, InstanceId)>
         .collect()
 }
 
-/// Decides the group, whose streams are `locked`.
-pub(super) fn plan(reports: &[Report], locked: Vec<Stream>) -> Plan<'_> {
+/// Decides the group, whose streams are `locked`. The reports `forked` by number are known to be of a copy.
+pub(super) fn plan<'a>(
+    reports: &[&'a Report],
+    locked: Vec<Stream>,
+    forked: &BTreeSet<usize>,
+) -> Plan<'a> {
     let mut plan = Plan {
         streams: locked
             .into_iter()
@@ -89,7 +94,11 @@ pub(super) fn plan(reports: &[Report], locked: Vec<Stream>) -> Plan<'_> {
         ..Plan::default()
     };
     for (index, report) in reports.iter().enumerate() {
-        let answer = plan.report(index, report);
+        let answer = if forked.contains(&index) {
+            Answer::Forked
+        } else {
+            plan.report(index, report)
+        };
         plan.answers.push(answer);
     }
     plan.heartbeats
@@ -108,10 +117,7 @@ impl<'a> Plan<'a> {
             let Some(row) = self.streams.get(&(report.host, batch.stream)) else {
                 continue;
             };
-            let cursor = match part.class {
-                Class::Critical => row.critical,
-                Class::Beat => row.beat,
-            };
+            let cursor = row.of(part.class);
             match decide(cursor, part) {
                 Decision::Forked => return Answer::Forked,
                 decision @ (Decision::Advance { .. } | Decision::Expected(_)) => {
@@ -172,9 +178,11 @@ impl<'a> Plan<'a> {
                     .ok()
                     .and_then(|reason| reason.as_str().map(str::to_owned))
                     .unwrap_or_default(),
+                instance: report.batch.instance,
             }
         }));
         if let Some(row) = self.streams.get_mut(&(report.host, stream)) {
+            row.instance = report.batch.instance;
             match class {
                 Class::Critical => row.critical = cursor,
                 Class::Beat => row.beat = cursor,
@@ -222,6 +230,7 @@ impl<'a> Plan<'a> {
             at: timestamp(effective.at),
             claimed_at: timestamp(record.at),
             origin: Some((stream, record.seq, boot, record.mono_ms)),
+            instance: Some(report.batch.instance),
             kind: record.kind.clone(),
             body: json(body),
         };
@@ -253,6 +262,7 @@ impl<'a> Plan<'a> {
             version: state.version,
             hash: state.new_hash,
             body: json(&state.body),
+            instance: report.batch.instance,
         };
         let newest = self
             .facts
@@ -287,6 +297,7 @@ fn row<'a>(
         may_move: effective.may_move,
         claimed_at: timestamp(heartbeat.at),
         received_at: report.received_at,
+        instance: report.batch.instance,
         heartbeat,
     }
 }
@@ -310,6 +321,7 @@ pub(super) fn dead_letter(
         kind: record.kind.clone(),
         claimed_at: record.at,
         error: error.to_owned(),
+        instance: report.batch.instance,
         body: body.unwrap_or_default(),
     }
 }
@@ -334,7 +346,7 @@ fn describe(error: &dyn std::error::Error) -> String {
 
 /// A MessagePack value as JSON that Postgres takes: binaries as hexadecimal, those of 16 bytes (ids) as
 /// UUIDs, keys of maps as text.
-fn json(value: &rmpv::Value) -> serde_json::Value {
+pub(super) fn json(value: &rmpv::Value) -> serde_json::Value {
     use serde_json::Value as Json;
     match value {
         rmpv::Value::Nil => Json::Null,
@@ -369,14 +381,14 @@ fn json(value: &rmpv::Value) -> serde_json::Value {
 
 /// The heartbeat that moves each host's liveness: the last live one of the group that was taken.
 pub(super) fn last_live<'a>(
-    reports: &'a [Report],
+    reports: &[&'a Report],
     answers: &[Answer],
 ) -> HashMap<HostId, &'a Report> {
     let taken = reports
         .iter()
         .zip(answers)
         .filter_map(|(report, answer)| match answer {
-            Answer::Ack(_) => Some(report),
+            Answer::Ack(_) => Some(*report),
             Answer::Forked => None,
         });
     let live = taken.filter(|report| report.batch.heartbeat.is_some());

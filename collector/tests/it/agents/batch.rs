@@ -1,7 +1,7 @@
 //! Delivery: exactly once in the tables, in order, or a gap that says why.
 
 use http::StatusCode;
-use infratrack_shared::ids::{InstanceId, StreamId};
+use infratrack_shared::ids::StreamId;
 use infratrack_shared::wire::batch::{Body, Class, Lost, LostReason, Part, Record};
 use infratrack_shared::wire::heartbeat::Heartbeat;
 use time::Duration;
@@ -271,28 +271,6 @@ async fn heartbeats_older_than_raw_retention_are_added_to_the_sums() {
     ] {
         assert_eq!(collector.count(table, &host).await, 2);
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_comes_back_after_its_successor_is_recorded_as_a_conflict() {
-    let collector = Collector::start().await;
-    let host = collector.host().await;
-    let (first, second) = (InstanceId::random(), InstanceId::random());
-    for instance in [first, second, first] {
-        let mut batch = host.batch(&collector);
-        batch.instance = instance;
-        batch.heartbeat = Some(host.heartbeat(&collector));
-        host.send(&collector, &batch).await.unwrap();
-    }
-    let events = collector
-        .get(&format!("/api/v1/hosts/{}/events", host.id))
-        .await;
-    assert_eq!(events["items"][0]["kind"], "identity_conflict");
-    assert_eq!(events["items"][0]["body"]["instance"], first.to_string());
-    assert_eq!(
-        events["items"][0]["body"]["other_instance"],
-        second.to_string()
-    );
 }
 
 fn beats(first_seq: u64, heartbeats: Vec<Heartbeat>) -> Part {

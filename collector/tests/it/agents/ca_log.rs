@@ -37,6 +37,7 @@ async fn renew(host: &Host, collector: &Collector) {
     let request = RenewRequest {
         protocol: PROTOCOL,
         csr: ByteBuf::from(host.identity.request().unwrap()),
+        instance: None,
     };
     let mut connection = host.connect(collector).await;
     let (_, renewed): (_, RenewResponse) = connection.call(path::RENEW, &request).await.unwrap();

@@ -18,6 +18,7 @@ async fn renew(host: &Host, collector: &Collector) -> RenewResponse {
     let request = RenewRequest {
         protocol: PROTOCOL,
         csr: ByteBuf::from(host.identity.request().unwrap()),
+        instance: Some(host.instance),
     };
     let mut connection = host.connect(collector).await;
     connection.call(path::RENEW, &request).await.unwrap().1
@@ -54,6 +55,7 @@ async fn a_renewal_whose_answer_is_cut_on_the_wire_is_answered_again_with_the_sa
     let request = RenewRequest {
         protocol: PROTOCOL,
         csr: ByteBuf::from(host.identity.request().unwrap()),
+        instance: None,
     };
     let certs = "select count(*) from agent_certs where host_id = $1";
     for _ in 0..10 {
@@ -194,6 +196,7 @@ async fn a_key_of_another_host_cannot_be_renewed_into() {
     let request = RenewRequest {
         protocol: PROTOCOL,
         csr,
+        instance: None,
     };
     let mut connection = host.connect(&collector).await;
     let _: (_, RenewResponse) = connection.call(path::RENEW, &request).await.unwrap();

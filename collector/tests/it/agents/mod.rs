@@ -2,6 +2,9 @@
 
 mod batch;
 mod ca_log;
+mod clone;
+mod clone_model;
+mod clone_resolved;
 mod commands;
 mod database;
 mod enroll;
