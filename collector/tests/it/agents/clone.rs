@@ -14,7 +14,9 @@ use infratrack_agent::uplink::UplinkError;
 use infratrack_shared::digest::Digest;
 use infratrack_shared::ids::{BootId, InstanceId, StreamId};
 use infratrack_shared::wire::answer::Ack;
-use infratrack_shared::wire::batch::{Batch, Body, Class, Part, Record, StatePart};
+use infratrack_shared::wire::batch::{
+    Batch, Body, Class, Lost, LostReason, Part, Record, StatePart,
+};
 use serde_json::Value;
 use time::Duration;
 
@@ -446,6 +448,38 @@ async fn within_10_minutes_it_is_a_return_and_after_that_it_is_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sums_that_were_made_of_both_are_made_anew() {
+    let collector = Collector::start().await;
+    let mut a = Machine::new(&collector).await;
+    a.goes_on(&collector).await;
+    let mut b = a.copy("b");
+    b.goes_on(&collector).await;
+    let summed = async |host: uuid::Uuid| -> Vec<(i64, i64)> {
+        let app = std::sync::Arc::clone(&collector.server.app);
+        infratrack_collector::jobs::rollup::run(app).await.unwrap();
+        let mut sums = Vec::new();
+        for table in ["heartbeats_5m", "heartbeats_1h"] {
+            let sql = format!(
+                "select coalesce(sum(samples), 0)::int8, count(*) from {table} where host_id = $1"
+            );
+            let sum = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(host);
+            sums.push(sum.fetch_one(&collector.pool).await.unwrap());
+        }
+        sums
+    };
+    // Whatever bucket the first two are in, it is sealed by now; A's next one is in another.
+    collector.clock.advance(Duration::seconds(9 * 60 + 30));
+    let both = summed(a.host.id.0).await;
+    assert_eq!((both[0].0, both[1].0), (2, 2));
+    a.goes_on(&collector).await;
+    let found = conflicts(&collector, &a.host).await;
+    for host in [a.host.id.0, hidden(&found[0])] {
+        let own = summed(host).await;
+        assert_eq!(own, [(1, 1), (1, 1)], "{host}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn three_machines_become_three_hosts() {
     let collector = Collector::start().await;
     let mut a = Machine::new(&collector).await;
@@ -514,6 +548,54 @@ async fn an_old_copy_whose_numbers_are_all_taken_loses_nothing() {
     let stored = stored(&collector).await;
     assert_eq!(stored[&a.host.id.0], a.acknowledged);
     assert_eq!(stored[&hidden(&found[0])], b.acknowledged);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clone_that_restarts_before_it_was_told_sends_nothing_twice() {
+    let collector = Collector::start().await;
+    let mut a = Machine::new(&collector).await;
+    a.goes_on(&collector).await;
+    let mut b = a.copy("b");
+    for _ in 0..3 {
+        b.goes_on(&collector).await;
+    }
+    a.goes_on(&collector).await;
+    b.restart();
+    // The host's cursor is far below; to go back there would repeat what is with the hidden host.
+    b.is_told(&collector, "stream_forked").await;
+    a.goes_on(&collector).await;
+    b.goes_on(&collector).await;
+    assert_eq!(conflicts(&collector, &a.host).await.len(), 2);
+    let mut stored = stored(&collector).await;
+    assert_eq!(stored.remove(&a.host.id.0), Some(a.acknowledged));
+    let mut of_b: Vec<_> = stored.into_values().flatten().collect();
+    of_b.sort();
+    assert_eq!(of_b, b.acknowledged);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_clone_declared_lost_is_not_the_hosts_that_comes_back_late() {
+    let collector = Collector::start().await;
+    let mut a = Machine::new(&collector).await;
+    a.goes_on(&collector).await;
+    let b = a.copy("b");
+    collector.clock.advance(Duration::seconds(1));
+    let mut batch = b.host.batch(&collector);
+    let lost = Lost {
+        from: 2,
+        to: 2,
+        reason: LostReason::Quota,
+    };
+    batch.parts = vec![Part {
+        class: Class::Critical,
+        first_seq: 2,
+        lost: vec![lost],
+        records: Vec::new(),
+    }];
+    b.host.send(&collector, &batch).await.unwrap();
+    collector.clock.advance(Duration::minutes(11));
+    a.is_told(&collector, "stream_forked").await;
+    assert_eq!(stored(&collector).await[&a.host.id.0], a.acknowledged);
 }
 
 #[tokio::test(flavor = "multi_thread")]
