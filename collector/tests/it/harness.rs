@@ -395,14 +395,23 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,
     look: impl Fn() -> F,
 ) -> T {
-    let deadline = tokio::time::Instant::now() + DEADLINE;
+    eventually_within(DEADLINE, what, look).await
+}
+
+/// Likewise where more time than usual may pass before.
+pub(crate) async fn eventually_within<T, F: Future<Output = Option<T>>>(
+    limit: Duration,
+    what: &str,
+    look: impl Fn() -> F,
+) -> T {
+    let deadline = tokio::time::Instant::now() + limit;
     loop {
         if let Some(found) = look().await {
             return found;
         }
         assert!(
             tokio::time::Instant::now() < deadline,
-            "{what}: not within {DEADLINE:?}"
+            "{what}: not within {limit:?}"
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -3,6 +3,7 @@
 mod batch;
 mod ca_log;
 mod clone;
+mod clone_agents;
 mod clone_model;
 mod clone_resolved;
 mod commands;
