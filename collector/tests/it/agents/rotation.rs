@@ -77,7 +77,10 @@ fn copy(host: &Host) -> Host {
         let file = file.unwrap();
         std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
     }
-    Host::of(identity, dir)
+    let mut copy = Host::of(identity, dir);
+    // Not another machine: the same one, had it not renewed since.
+    copy.instance = host.instance;
+    copy
 }
 
 fn retire(collector: &Collector, arguments: &[&str]) -> Output {
