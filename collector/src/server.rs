@@ -5,19 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
+use axum::response::IntoResponse;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgConnection, PgPool};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 use crate::agents::service::{Agents, Enrollment};
 use crate::agents::tls::{self, FleetTls};
+use crate::api::problem::Problem;
 use crate::app::App;
 use crate::blob::BlobStore;
 use crate::ca::Ca;
@@ -36,6 +38,12 @@ const SPREAD: Duration = Duration::from_secs(5);
 const STEPS: u32 = 20;
 /// What is left after this is cut.
 const DRAIN: Duration = Duration::from_secs(20);
+/// The database has this long to take its connections back.
+const CLOSE: Duration = Duration::from_secs(5);
+/// A request of operators is answered within this, once it is there as a whole.
+const ANSWER: Duration = Duration::from_secs(30);
+/// A connection that is given back to the pool has this long to show that it works.
+const PROBE: Duration = Duration::from_secs(5);
 
 /// A running collector.
 #[derive(Debug)]
@@ -66,9 +74,20 @@ pub async fn connect(options: PgConnectOptions, config: &Config) -> anyhow::Resu
     PgPoolOptions::new()
         .max_connections(config.database.max_connections)
         .acquire_timeout(Duration::from_secs(2))
+        // The pool asks the same without a limit: where nothing passes and nobody is told, each connection
+        // given back would be one fewer until the kernel gives up, which may be never.
+        .after_release(|connection, _| Box::pin(answers(connection)))
         .connect_with(options)
         .await
         .context("cannot connect to the database")
+}
+
+/// An error has the connection cut instead of closed in order.
+async fn answers(connection: &mut PgConnection) -> sqlx::Result<bool> {
+    match tokio::time::timeout(PROBE, connection.ping()).await {
+        Ok(answered) => answered.map(|()| true),
+        Err(elapsed) => Err(sqlx::Error::Io(elapsed.into())),
+    }
 }
 
 /// Brings the database to this release, without the time limits of requests.
@@ -151,7 +170,12 @@ impl Server {
             tracing::warn!(%error, "the last sign of life was not written");
         }
         self.jobs.shutdown().await;
-        self.app.pool.close().await;
+        if tokio::time::timeout(CLOSE, self.app.pool.close())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the database did not take its connections back; they are cut");
+        }
     }
 }
 
@@ -245,9 +269,16 @@ impl Handler for Operators {
     async fn handle(&self, peer: Arc<Peer>, request: Request<Incoming>) -> Response<OperatorsBody> {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(peer);
-        let response = match self.0.clone().oneshot(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
+        // A body may come slowly, and has limits of its own.
+        let limit = if request.body().is_end_stream() {
+            ANSWER
+        } else {
+            Duration::MAX
+        };
+        let response = match tokio::time::timeout(limit, self.0.clone().oneshot(request)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(never)) => match never {},
+            Err(_) => Problem::unavailable(format!("no answer within {ANSWER:?}")).into_response(),
         };
         response.map(OperatorsBody)
     }

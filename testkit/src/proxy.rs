@@ -63,6 +63,8 @@ struct Shared {
     upstream: watch::Sender<Upstream>,
     fault: watch::Sender<Fault>,
     connections: AtomicU64,
+    /// Connections up to this one are forgotten.
+    forgotten: AtomicU64,
     fired: AtomicU64,
 }
 
@@ -75,6 +77,7 @@ impl Proxy {
             upstream: watch::Sender::new(upstream.into()),
             fault: watch::Sender::new(Fault::None),
             connections: AtomicU64::new(0),
+            forgotten: AtomicU64::new(0),
             fired: AtomicU64::new(0),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
@@ -93,6 +96,14 @@ impl Proxy {
     /// Sets what happens from here on.
     pub fn set(&self, fault: Fault) {
         self.shared.fault.send_replace(fault);
+    }
+
+    /// From here on nothing passes on the connections that are open, and nobody is told: a firewall on the
+    /// way was restarted. New ones are as they would be without.
+    pub fn forget(&self) {
+        self.shared
+            .forgotten
+            .fetch_max(self.connections(), Ordering::Relaxed);
     }
 
     /// Where new connections go from here on.
@@ -119,29 +130,29 @@ impl Drop for Proxy {
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((client, _)) = listener.accept().await {
-        shared.connections.fetch_add(1, Ordering::Relaxed);
+        let number = shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
         let fault = *shared.fault.borrow();
         if matches!(fault, Fault::Refuse | Fault::Reset) {
             shared.fired.fetch_add(1, Ordering::Relaxed);
             reset(&client);
             continue;
         }
-        tokio::spawn(connection(client, Arc::clone(&shared)));
+        tokio::spawn(connection(client, number, Arc::clone(&shared)));
     }
 }
 
 type Read = Box<dyn AsyncRead + Send + Unpin>;
 type Write = Box<dyn AsyncWrite + Send + Unpin>;
 
-async fn connection(client: TcpStream, shared: Arc<Shared>) {
+async fn connection(client: TcpStream, number: u64, shared: Arc<Shared>) {
     let upstream = shared.upstream.borrow().clone();
     let Ok((server_read, server_write)) = connect(upstream).await else {
         return;
     };
     whole_or_reset(&client);
     let (client_read, client_write) = client.into_split();
-    let up = pass(&shared, Box::new(client_read), server_write, false);
-    let down = pass(&shared, server_read, Box::new(client_write), true);
+    let up = pass(&shared, number, Box::new(client_read), server_write, false);
+    let down = pass(&shared, number, server_read, Box::new(client_write), true);
     tokio::select! {
         // Both ways have ended. What is dropped without an orderly end is reset.
         _ = async { tokio::join!(up, down) } => {}
@@ -171,11 +182,19 @@ async fn until_reset(shared: &Shared) {
     }
 }
 
-async fn pass(shared: &Shared, mut from: Read, mut to: Write, is_down: bool) {
+async fn pass(shared: &Shared, number: u64, mut from: Read, mut to: Write, is_down: bool) {
     let mut fault = shared.fault.subscribe();
     let mut buffer = vec![0; CHUNK];
     let mut passed = 0;
     while let Ok(length) = from.read(&mut buffer).await {
+        if number <= shared.forgotten.load(Ordering::Relaxed) {
+            shared.fired.fetch_add(1, Ordering::Relaxed);
+            // Not even its end passes, and this end learns of it when it gives up.
+            if length == 0 {
+                return std::future::pending().await;
+            }
+            continue;
+        }
         let current = *fault.borrow_and_update();
         if felt(current) {
             shared.fired.fetch_add(1, Ordering::Relaxed);
@@ -298,6 +317,20 @@ mod tests {
             .await
             .unwrap();
         assert!(proxy.fired() >= 2);
+    }
+
+    #[tokio::test]
+    async fn a_forgotten_connection_is_silent_and_the_next_one_works() {
+        let proxy = Proxy::start(echo().await).await.unwrap();
+        let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+        ask(&mut stream).await.unwrap();
+        proxy.forget();
+        let silent = ask(&mut stream).await.unwrap_err();
+        assert_eq!(silent.kind(), std::io::ErrorKind::Other);
+        ask(&mut TcpStream::connect(proxy.address()).await.unwrap())
+            .await
+            .unwrap();
+        assert_eq!(proxy.fired(), 1);
     }
 
     #[tokio::test]

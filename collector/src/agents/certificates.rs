@@ -25,6 +25,8 @@ const STALE_AFTER: Duration = Duration::from_secs(60);
 const OVERLAP: time::Duration = time::Duration::seconds(120);
 /// How often revocations are looked for where no notification comes.
 pub const POLL: Duration = Duration::from_secs(2);
+/// A look that takes longer is given up: the next one may have a connection that works.
+const LOOK_UP: Duration = Duration::from_secs(5);
 
 /// The cache of the positive list.
 #[derive(Debug)]
@@ -133,7 +135,10 @@ impl Certificates {
             let mut connection = self.pool.acquire().await?;
             store::agent_certs::list_revoked(&mut connection, since).await
         };
-        let revoked = revoked.await.inspect_err(|_| {
+        let revoked = tokio::time::timeout(LOOK_UP, revoked)
+            .await
+            .unwrap_or_else(|elapsed| Err(sqlx::Error::Io(elapsed.into())));
+        let revoked = revoked.inspect_err(|_| {
             // The database may come back as an older one that never knew some of them.
             self.lock().valid.clear();
         })?;

@@ -3,6 +3,7 @@
 //! Whose request it is comes from the certificate of the connection and is checked again for each request.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -23,6 +24,9 @@ use crate::app::App;
 use crate::ca;
 use crate::http::body::{self, BodyError, MinRate};
 use crate::http::{Handler, Peer};
+
+/// A request is answered within this, once it is there as a whole. Agents wait 30 s.
+const ANSWER: Duration = Duration::from_secs(20);
 
 /// Answers on the agent listener.
 #[derive(Clone, Debug)]
@@ -49,7 +53,7 @@ impl Agents {
         request: Request<Incoming>,
     ) -> Result<Response<AnswerBody>, Refusal> {
         let app = &self.0;
-        let host = host_of(app, peer).await?;
+        let host = within(host_of(app, peer)).await?;
         let limit = match request.uri().path() {
             path::BATCH => limits::BATCH_WIRE_BYTES,
             path::RENEW => limits::ENROLL_BYTES,
@@ -59,11 +63,11 @@ impl Agents {
         let (head, body) = request.into_parts();
         let body = read(body, limit).await?;
         if head.uri.path() == path::RENEW {
-            let renewed = renew::renew(app, host, &body).await?;
+            let renewed = within(renew::renew(app, host, &body)).await?;
             return message(StatusCode::OK, &renewed);
         }
         let address = peer.address.ip().to_canonical();
-        ingest::batch(app, host, address, &head.headers, &body).await
+        within(ingest::batch(app, host, address, &head.headers, &body)).await
     }
 }
 
@@ -95,12 +99,21 @@ impl Enrollment {
             return message(StatusCode::OK, &returning::challenge(app, &body)?);
         }
         if called == path::RETURN {
-            return message(StatusCode::OK, &returning::come_back(app, &body).await?);
+            let returned = within(returning::come_back(app, &body)).await?;
+            return message(StatusCode::OK, &returned);
         }
-        match enroll::enroll(app, peer.address.ip(), &body).await? {
+        match within(enroll::enroll(app, peer.address.ip(), &body)).await? {
             Enrolled::Done(response) => message(StatusCode::OK, &response),
             Enrolled::Pending(pending) => message(StatusCode::ACCEPTED, &pending),
         }
+    }
+}
+
+/// What a database keeps waiting for too long is answered without it.
+async fn within<T>(work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+    match tokio::time::timeout(ANSWER, work).await {
+        Ok(done) => done,
+        Err(_) => Err(Refusal::unavailable("the database does not answer", 10)),
     }
 }
 

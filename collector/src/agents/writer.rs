@@ -22,6 +22,10 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::config::{Ingest, Retention};
 
+/// The server limits its statements by itself; this is for one that is gone without a word. Shorter than
+/// agents wait for an answer.
+const FLUSH: Duration = Duration::from_secs(15);
+
 /// One batch on its way to the tables.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -175,9 +179,12 @@ impl Writer {
     async fn store(&self, reports: &[&Report]) -> Vec<Outcome> {
         let mut careful = false;
         for attempt in 1..=4_u32 {
-            let error = match flush::flush(self, reports, careful).await {
-                Ok(outcomes) => return self.store_left(reports, outcomes).await,
-                Err(error) => error,
+            let flush = tokio::time::timeout(FLUSH, flush::flush(self, reports, careful));
+            let error = match flush.await {
+                Ok(Ok(outcomes)) => return self.store_left(reports, outcomes).await,
+                Ok(Err(error)) => error,
+                // Its COMMIT may have arrived: the resend finds out.
+                Err(elapsed) => sqlx::Error::Io(elapsed.into()),
             };
             match kind(&error) {
                 Failure::Data if !careful => careful = true,

@@ -45,6 +45,11 @@ impl Problem {
     pub fn invalid(detail: impl std::fmt::Display) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid", detail)
     }
+
+    /// 503: the same request may work in a while.
+    pub fn unavailable(detail: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
+    }
 }
 
 impl IntoResponse for Problem {
@@ -61,9 +66,7 @@ impl IntoResponse for Problem {
 
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
-        let problem = Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "unavailable",
+        let problem = Self::unavailable(
             "the database did not answer this request; the collector's log says why",
         );
         tracing::error!(%error, request_id = %problem.request_id, "request failed in the database");

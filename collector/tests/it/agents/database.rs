@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use infratrack_agent::uplink::UplinkError;
+use infratrack_collector::postgres::PrivatePostgres;
 use infratrack_testkit::postgres::{durable_cluster, reachable_tempdir};
+use infratrack_testkit::proxy::{Fault, Proxy, Upstream};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use tokio::time::Instant;
 
 use crate::harness::{Collector, eventually, part};
 
@@ -63,4 +67,67 @@ async fn without_postgres_batches_are_503_and_after_it_is_back_they_count_once()
         (!dir.path().join("postgres/cluster/postmaster.pid").exists()).then_some(())
     })
     .await;
+}
+
+/// A peer that is gone without a word is noticed within this.
+const NOTICED: Duration = Duration::from_secs(35);
+
+/// A way to Postgres that can be hurt.
+async fn by_proxy(postgres: &PrivatePostgres) -> (Proxy, PgConnectOptions) {
+    let socket = postgres.connect_options().get_socket().unwrap().clone();
+    let proxy = Proxy::start(Upstream::Unix(socket.join(".s.PGSQL.5432")));
+    let proxy = proxy.await.unwrap();
+    let options = PgConnectOptions::new_without_pgpass()
+        .host("127.0.0.1")
+        .port(proxy.address().port())
+        .ssl_mode(PgSslMode::Disable)
+        .username("infratrack")
+        .database("infratrack");
+    (proxy, options)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_to_postgres_that_fell_silent_are_replaced_and_nobody_waits_for_them() {
+    let dir = reachable_tempdir().unwrap();
+    let postgres = durable_cluster(dir.path()).await.unwrap();
+    let (proxy, options) = by_proxy(&postgres).await;
+    let collector = Collector::over(options).await;
+    let host = collector.host().await;
+    let mut batch = host.batch(&collector);
+    batch.parts = vec![part(&collector, &[1, 2])];
+    host.send(&collector, &batch).await.unwrap();
+    // As by a firewall between the two that was restarted: whoever waits for an answer waits for ever.
+    proxy.forget();
+    batch.parts = vec![part(&collector, &[3, 4])];
+    let silent_since = Instant::now();
+    let ack = loop {
+        match host.send(&collector, &batch).await {
+            Ok(ack) => break ack,
+            Err(UplinkError::Refused { status, .. }) => {
+                assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+            }
+            Err(other) => panic!("{other}"),
+        }
+        assert!(silent_since.elapsed() < NOTICED, "still waiting");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!(ack.cursors[0].acked_seq, 4);
+    assert!(proxy.fired() > 0, "it was felt");
+    let (status, health) = collector.api(Method::GET, "/health", "").await;
+    assert_eq!(status, StatusCode::OK, "{health}");
+
+    // And a collector that is told to stop while nothing passes ends.
+    proxy.set(Fault::HalfOpen);
+    batch.parts = vec![part(&collector, &[5])];
+    let mut connection = host.connect(&collector).await;
+    let asking = tokio::spawn(async move { crate::harness::send(&mut connection, &batch).await });
+    let before = proxy.fired();
+    eventually("the database to be silent", || async {
+        (proxy.fired() > before).then_some(())
+    })
+    .await;
+    let stopped = tokio::time::timeout(NOTICED * 2, collector.server.stop()).await;
+    stopped.expect("the collector ends");
+    asking.await.unwrap().expect_err("it was not stored");
+    postgres.stop().await;
 }
