@@ -8,6 +8,7 @@ pub mod ca;
 pub mod ca_log;
 pub mod clock;
 pub mod config;
+pub mod failpoint;
 pub mod http;
 pub mod jobs;
 pub mod postgres;

@@ -62,6 +62,8 @@ pub struct FleetConfig {
     pub interval: Duration,
     /// Critical records with each heartbeat.
     pub events_per_beat: usize,
+    /// What each of them carries beside its number.
+    pub event_bytes: usize,
     /// Critical records in each spool before the start.
     pub backlog: usize,
     /// The most records in a batch.
@@ -96,6 +98,7 @@ impl FleetConfig {
             disk: 0,
             interval: Duration::from_secs(1),
             events_per_beat: 1,
+            event_bytes: 0,
             backlog: 0,
             batch_records: 500,
             pace: Duration::from_millis(500),

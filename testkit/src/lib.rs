@@ -7,6 +7,7 @@ pub mod fleet;
 pub mod fuzz;
 pub mod ledger;
 pub mod nemesis;
+pub mod operators;
 pub mod postgres;
 pub mod power;
 pub mod process;

@@ -21,6 +21,7 @@ use crate::agents::problem::Refusal;
 use crate::agents::writer::{Outcome, Report};
 use crate::agents::{arrival, check, commands};
 use crate::app::App;
+use crate::failpoint::reach;
 use crate::store;
 
 /// Stores one batch and answers it. `body` is within [`limits::BATCH_WIRE_BYTES`].
@@ -46,6 +47,7 @@ pub async fn batch(
         });
     }
     let (batch, size) = decode(headers, body)?;
+    reach("ingest::decoded");
     let (wait_ms, policy_version) = (batch.wait_ms.min(limits::WAIT_MS), batch.policy_version);
     let received_at = app.clock.now();
     let skew_ms = arrival::skew_ms(batch.sent_at, store::unix_millis(received_at));

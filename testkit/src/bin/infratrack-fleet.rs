@@ -59,6 +59,9 @@ struct Run {
     /// Critical records with each heartbeat
     #[arg(long, default_value_t = 1)]
     events_per_beat: usize,
+    /// What each of them carries beside its number
+    #[arg(long, default_value_t = 0)]
+    event_bytes: usize,
     /// Critical records in each spool before the start
     #[arg(long, default_value_t = 0)]
     backlog: usize,
@@ -133,6 +136,8 @@ struct Demo {
 }
 
 fn main() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _points = infratrack_agent::failpoint::set_up();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -160,6 +165,7 @@ async fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         disk: arguments.disk,
         interval: Duration::from_millis(arguments.interval_ms),
         events_per_beat: arguments.events_per_beat,
+        event_bytes: arguments.event_bytes,
         backlog: arguments.backlog,
         batch_records: arguments.batch_records,
         pace: Duration::from_millis(arguments.pace_ms),

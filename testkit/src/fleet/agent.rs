@@ -141,7 +141,7 @@ impl Agent {
             mono_ms,
             boot_id: self.member.boot_id,
             kind: KIND.to_owned(),
-            body: Body::Event(Value::Map(vec![("unique".into(), unique.into())])),
+            body: Body::Event(event(unique, self.shared.config.event_bytes)),
         };
         let queued = self.spool.usage().critical_records;
         let uniques = first..first + count as u64;
@@ -428,6 +428,15 @@ impl Agent {
             .saturating_duration_since(Instant::now() + HOLD_MARGIN);
         self.shared.config.wait.min(free)
     }
+}
+
+/// A record's body: its unique number, and ballast.
+fn event(unique: u64, bytes: usize) -> Value {
+    let mut fields = vec![("unique".into(), unique.into())];
+    if bytes > 0 {
+        fields.push(("ballast".into(), "b".repeat(bytes).into()));
+    }
+    Value::Map(fields)
 }
 
 /// The next frame of the held answer; never, where none is held.

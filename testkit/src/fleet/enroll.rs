@@ -5,12 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use bytes::Bytes;
-use http::{Method, Request, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use anyhow::Context;
 use infratrack_agent::backoff;
 use infratrack_agent::collect::{self, Root};
 use infratrack_agent::enroll::{EnrollError, Host, enroll};
@@ -20,18 +15,16 @@ use infratrack_agent::uplink::Endpoint;
 use infratrack_shared::ids::{BootId, HostId};
 use infratrack_shared::token::EnrollToken;
 use serde::Deserialize;
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::{FleetConfig, Tokens};
+use crate::operators::Operators;
 
 /// The most hosts a token brings in.
 const TOKEN_USES: usize = 500;
 /// How often first contact is tried.
 const TRIES: u32 = 6;
-/// An answer of the operators' API, in bytes.
-const ANSWER_BYTES: usize = 64 * 1024;
 
 /// Who an agent is and where it reports.
 #[derive(Clone, Debug)]
@@ -131,10 +124,14 @@ async fn tokens(config: &FleetConfig, dir: &Path) -> anyhow::Result<Vec<EnrollTo
             operators,
             admin_token,
         } => {
+            let operators = Operators {
+                address: *operators,
+                token: admin_token.clone(),
+            };
             let mut made = Vec::new();
             for from in (0..config.count).step_by(TOKEN_USES) {
                 let uses = TOKEN_USES.min(config.count - from);
-                made.push(create_token(*operators, admin_token, uses).await?);
+                made.push(create_token(&operators, uses).await?);
             }
             made
         }
@@ -152,38 +149,9 @@ struct Created {
     token: String,
 }
 
-async fn create_token(
-    operators: SocketAddr,
-    admin_token: &str,
-    uses: usize,
-) -> anyhow::Result<String> {
-    let cannot = || format!("cannot ask the operators' listener at {operators}");
-    let stream = TcpStream::connect(operators).await.with_context(cannot)?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(async move { drop(connection.await) });
-    let body = serde_json::json!({ "max_uses": uses, "lifetime_s": 3600, "tags": ["fleet"] });
-    let request = Request::builder()
-        .method(Method::POST)
-        .uri("/api/v1/enroll-tokens")
-        .header(header::HOST, operators.to_string())
-        .header(
-            header::AUTHORIZATION,
-            format!("Bearer {}", admin_token.trim()),
-        )
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(Full::new(Bytes::from(body.to_string())))?;
-    let response = sender.send_request(request).await.with_context(cannot)?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), ANSWER_BYTES)
-        .collect()
-        .await;
-    let body = body.map_err(anyhow::Error::from_boxed)?.to_bytes();
-    if !status.is_success() {
-        bail!(
-            "no enrollment token: {status} {}",
-            String::from_utf8_lossy(&body)
-        );
-    }
-    let created: Created = serde_json::from_slice(&body).context("the API's answer")?;
+async fn create_token(operators: &Operators, uses: usize) -> anyhow::Result<String> {
+    let wanted = serde_json::json!({ "max_uses": uses, "lifetime_s": 3600, "tags": ["fleet"] });
+    let created = operators.create("/api/v1/enroll-tokens", &wanted).await;
+    let created: Created = serde_json::from_value(created.context("no enrollment token")?)?;
     Ok(created.token)
 }

@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use crate::agents::writer::clones::{self, Arrived, Verdict};
 use crate::agents::writer::plan::{self, Answer, Plan, Planned, dead_letter, last_live, rejected};
 use crate::agents::writer::{Outcome, Report, Writer};
+use crate::failpoint::reach;
 use crate::store;
 use crate::store::events::Event;
 use crate::store::heartbeats::Row;
@@ -51,7 +52,7 @@ pub(super) async fn flush(
         .copied()
         .collect();
     let answers = write(writer, &mut transaction, &settled, careful).await?;
-    commit(transaction).await?;
+    conclude(transaction).await?;
     let mut answers = answers.into_iter();
     let outcome = |report: &&Report| {
         let is_settled = !unsettled.contains(&report.host);
@@ -93,7 +94,7 @@ async fn settle(
         // Nothing of it is stored, so it has taken nothing over.
         return Ok(outcome);
     }
-    commit(transaction).await?;
+    conclude(transaction).await?;
     if arrived != Arrived::Before {
         note_replaced(writer, host).await;
     }
@@ -150,6 +151,13 @@ async fn write(
         }
     }
     Ok(plan.answers)
+}
+
+async fn conclude(transaction: Transaction<'static, Postgres>) -> sqlx::Result<()> {
+    reach("writer::stored");
+    commit(transaction).await?;
+    reach("writer::committed");
+    Ok(())
 }
 
 #[cfg(not(feature = "mutant-ack-before-commit"))]
