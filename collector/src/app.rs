@@ -17,6 +17,7 @@ use crate::blob::BlobStore;
 use crate::ca::Ca;
 use crate::ca::live::LiveCa;
 use crate::clock::Clock;
+use crate::condition::Condition;
 use crate::config::Config;
 use crate::jobs::liveness::Silence;
 
@@ -33,6 +34,8 @@ pub struct App {
     pub answers: Arc<Answers>,
     pub certificates: Certificates,
     pub writers: Writers,
+    /// Of the sign of life.
+    pub alive: Condition,
     pub rates: HostRates,
     /// The policy in force; its job replaces it.
     pub policy: watch::Sender<Policy>,
@@ -68,6 +71,7 @@ impl App {
             answers,
             certificates,
             writers,
+            alive: Condition::default(),
             rates,
             policy,
             silence,

@@ -7,6 +7,7 @@ pub mod blob;
 pub mod ca;
 pub mod ca_log;
 pub mod clock;
+pub mod condition;
 pub mod config;
 pub mod failpoint;
 pub mod http;

@@ -20,7 +20,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::clock::Clock;
+use crate::condition::Condition;
 use crate::config::{Ingest, Retention};
+use crate::store::failure;
 
 /// The server limits its statements by itself; this is for one that is gone without a word. Shorter than
 /// agents wait for an answer.
@@ -73,12 +75,14 @@ struct Queued {
 pub struct Writers {
     queues: Vec<mpsc::Sender<Queued>>,
     bytes: Arc<Semaphore>,
+    condition: Arc<Condition>,
 }
 
 /// What a writer works with.
 #[derive(Clone, Debug)]
 struct Writer {
     pool: PgPool,
+    condition: Arc<Condition>,
     clock: Clock,
     linger: Duration,
     flush_rows: usize,
@@ -88,8 +92,10 @@ struct Writer {
 impl Writers {
     /// Starts the writers; they end when this is dropped and their queues are empty.
     pub fn start(pool: &PgPool, clock: &Clock, ingest: &Ingest, retention: &Retention) -> Self {
+        let condition = Arc::new(Condition::default());
         let writer = Writer {
             pool: pool.clone(),
+            condition: Arc::clone(&condition),
             clock: clock.clone(),
             linger: ingest.linger,
             flush_rows: ingest.flush_rows,
@@ -106,6 +112,7 @@ impl Writers {
         Self {
             queues: queues.collect(),
             bytes: Arc::new(Semaphore::new(ingest.queue_bytes)),
+            condition,
         }
     }
 
@@ -131,6 +138,11 @@ impl Writers {
             })
             .map_err(|_| QueueFull)?;
         Ok(outcome.await.unwrap_or(Outcome::Unavailable))
+    }
+
+    /// Whether what was written last was stored.
+    pub fn condition(&self) -> &Condition {
+        &self.condition
     }
 
     /// How full the fullest queue is, 0 to 1.
@@ -181,7 +193,10 @@ impl Writer {
         for attempt in 1..=4_u32 {
             let flush = tokio::time::timeout(FLUSH, flush::flush(self, reports, careful));
             let error = match flush.await {
-                Ok(Ok(outcomes)) => return self.store_left(reports, outcomes).await,
+                Ok(Ok(outcomes)) => {
+                    self.condition.succeeded();
+                    return self.store_left(reports, outcomes).await;
+                }
                 Ok(Err(error)) => error,
                 // Its COMMIT may have arrived: the resend finds out.
                 Err(elapsed) => sqlx::Error::Io(elapsed.into()),
@@ -205,6 +220,7 @@ impl Writer {
                         attempt,
                         "cannot store a group of batches"
                     );
+                    self.condition.failed(failure::words(&error));
                     break;
                 }
             }

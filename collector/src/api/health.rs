@@ -10,7 +10,7 @@ use http::StatusCode;
 use serde::Serialize;
 
 use crate::app::App;
-use crate::store::schema;
+use crate::store::{failure, schema};
 
 /// The database has this long to answer.
 const TIME_LIMIT: Duration = Duration::from_secs(2);
@@ -31,9 +31,17 @@ pub struct Check {
     pub detail: String,
 }
 
-/// Looks at the database and its migrations.
+/// Looks at the database and its migrations, and whether it takes what is written.
 pub async fn health(State(app): State<Arc<App>>) -> Response {
-    let checks = check(&app.pool).await;
+    let mut checks = check(&app.pool).await;
+    let failure = app.alive.failure().or(app.writers.condition().failure());
+    checks.push(Check {
+        name: "writes",
+        ok: failure.is_none(),
+        detail: failure
+            .unwrap_or("Postgres stores what it is given")
+            .to_owned(),
+    });
     let ok = checks.iter().all(|check| check.ok);
     let status = if ok {
         StatusCode::OK
@@ -59,7 +67,7 @@ pub async fn check(pool: &sqlx::PgPool) -> Vec<Check> {
         // The error may quote connection parameters; its kind is enough here, the log has the rest.
         Ok(Err(error)) => {
             tracing::warn!(%error, "health check failed");
-            (Err(reason(&error).to_owned()), None)
+            (Err(failure::words(&error).to_owned()), None)
         }
         Err(_) => (
             Err(format!("Postgres did not answer within {TIME_LIMIT:?}")),
@@ -81,17 +89,4 @@ pub async fn check(pool: &sqlx::PgPool) -> Vec<Check> {
         });
     }
     checks
-}
-
-fn reason(error: &sqlx::Error) -> &'static str {
-    let code = error
-        .as_database_error()
-        .and_then(sqlx::error::DatabaseError::code)
-        .unwrap_or_default();
-    match code.as_ref() {
-        "28P01" | "28000" => "Postgres refuses the configured credentials",
-        "3D000" => "the configured database does not exist",
-        "42P01" => "the database has no migrations; run infratrack-collector migrate",
-        _ => "Postgres cannot be reached or does not answer; the collector's log says why",
-    }
 }

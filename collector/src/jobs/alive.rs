@@ -2,18 +2,53 @@
 
 use std::sync::Arc;
 
+use sqlx::{Connection, PgConnection};
 use time::Duration;
 
 use crate::app::App;
 use crate::jobs::lead;
 use crate::store::collectors::{self, Downtime};
+use crate::store::failure;
 
 /// Silence of all collectors that counts as downtime; they speak every 2 seconds.
 const SILENT: Duration = Duration::seconds(10);
 
+/// The reason is known within this, or stays what the pool says.
+const CONNECT: std::time::Duration = std::time::Duration::from_secs(2);
+/// It is said within this, or not: the next one may have a connection that works.
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// One sign of life.
 pub async fn run(app: Arc<App>) -> anyhow::Result<()> {
-    let hostname = nix::unistd::gethostname()?.to_string_lossy().into_owned();
+    let said = tokio::time::timeout(LIMIT, say(&app)).await;
+    let said = said.unwrap_or_else(|elapsed| Err(sqlx::Error::Io(elapsed.into())));
+    match said {
+        Ok(()) => app.alive.succeeded(),
+        Err(error) => {
+            let error = reason(&app, error).await;
+            app.alive.failed(failure::words(&error));
+            return Err(error.into());
+        }
+    }
+    Ok(())
+}
+
+/// The pool says no more than that it had no connection in time; one of our own says why.
+async fn reason(app: &App, error: sqlx::Error) -> sqlx::Error {
+    if !matches!(error, sqlx::Error::PoolTimedOut) {
+        return error;
+    }
+    let options = app.pool.connect_options();
+    let connecting = PgConnection::connect_with(&options);
+    match tokio::time::timeout(CONNECT, connecting).await {
+        Ok(Err(reason)) => reason,
+        Ok(Ok(_)) | Err(_) => error,
+    }
+}
+
+async fn say(app: &App) -> sqlx::Result<()> {
+    let hostname = nix::unistd::gethostname().map_err(|error| sqlx::Error::Io(error.into()))?;
+    let hostname = hostname.to_string_lossy().into_owned();
     let mut transaction = app.pool.begin().await?;
     let now = app.clock.now();
     if lead(&mut transaction, "alive").await? {

@@ -13,6 +13,7 @@ pub mod dead_letters;
 pub mod enroll_tokens;
 pub mod events;
 pub mod facts;
+pub mod failure;
 pub mod gaps;
 pub mod heartbeats;
 pub mod host_conflicts;
