@@ -36,7 +36,9 @@ bench: deps-postgres ## Measure a release build with a simulated fleet
 soak: deps-postgres deps-trace ## Long campaigns: faults, damage, power loss, backlogs
 	$(CARGO) build --release --workspace --bins --locked --quiet
 	$(CARGO) test --release --workspace --locked -- --ignored --nocapture
-	$(CARGO) test --release -p infratrack-testkit --locked --features failpoints --test it -- --nocapture power::a_kill
+	CARGO_TARGET_DIR=target/failpoints $(CARGO) build --workspace --bins --locked --quiet --features infratrack-testkit/failpoints
+	CARGO_TARGET_DIR=target/failpoints $(CARGO) test -p infratrack-testkit --locked --features failpoints --test it -- \
+		--include-ignored --nocapture power::a_kill points::
 	$(TOOLS)/mutants.sh
 
 sqlx: deps-postgres ## Write collector/.sqlx anew, after a change of SQL

@@ -6,9 +6,12 @@
 //! fleet drains, and the tables are held against its ledger: every record that a spool took is there once,
 //! in order. Everything but the kernel's timing follows from the seed, which each run prints.
 
+mod daemon;
 mod disk;
 mod fault;
+mod hurt;
 mod node;
+mod points;
 mod replica;
 mod world;
 
@@ -21,8 +24,9 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
 use crate::ledger::Verdict;
+pub use daemon::Daemon;
 pub use fault::Fault;
-pub use world::World;
+pub use world::{Setup, World};
 
 /// Most faults at once.
 const AT_ONCE: usize = 3;
@@ -39,6 +43,8 @@ pub struct Campaign {
     pub kinds: Vec<Fault>,
     /// Agents in the fleet.
     pub agents: usize,
+    /// What each of their events carries.
+    pub event_bytes: usize,
 }
 
 /// What came of it.
@@ -47,6 +53,8 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// How often each kind really happened.
     pub fired: BTreeMap<Fault, u64>,
+    /// How often each named point was where a process ended.
+    pub points: BTreeMap<&'static str, u64>,
 }
 
 impl Campaign {
@@ -58,10 +66,19 @@ impl Campaign {
     pub async fn run(&self) -> anyhow::Result<Outcome> {
         eprintln!("nemesis: seed {}, {} faults", self.seed, self.faults);
         let mut random = StdRng::seed_from_u64(self.seed);
-        let mut world = World::start(self.agents, self.seed).await?;
+        let mut world = World::with(Setup {
+            event_bytes: self.event_bytes,
+            ..Setup::new(self.agents, self.seed)
+        })
+        .await?;
         let outcome = self.attack(&mut world, &mut random).await;
-        if let Ok(Outcome { verdict, fired }) = &outcome {
-            eprintln!("{verdict}\n{fired:?}");
+        if let Ok(Outcome {
+            verdict,
+            fired,
+            points,
+        }) = &outcome
+        {
+            eprintln!("{verdict}\n{fired:?}\n{points:?}");
         }
         let dir = world.stop().await;
         let whole = |outcome: &Outcome| outcome.verdict.is_whole();
@@ -95,7 +112,11 @@ impl Campaign {
             world.progress().await?;
         }
         let verdict = world.drain_and_verify(false).await?;
-        Ok(Outcome { verdict, fired })
+        Ok(Outcome {
+            verdict,
+            fired,
+            points: world.points().clone(),
+        })
     }
 }
 

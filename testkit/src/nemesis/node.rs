@@ -21,7 +21,12 @@ pub(super) struct Node {
 
 impl Node {
     /// Starts one of several that share a database and a CA below `dir`.
-    pub(super) fn start(dir: &Path, index: usize, database: SocketAddr) -> anyhow::Result<Self> {
+    pub(super) fn start(
+        dir: &Path,
+        index: usize,
+        database: SocketAddr,
+        change: fn(&mut Config),
+    ) -> anyhow::Result<Self> {
         let mut config = Config {
             data_dir: dir.join("collector"),
             ..Config::default()
@@ -32,9 +37,10 @@ impl Node {
         config.operators.listen = operators;
         config.ingest.host_batches_per_second = 1000;
         config.ingest.host_batches_burst = 1000;
+        change(&mut config);
         let path = dir.join(format!("collector-{index}.toml"));
         std::fs::write(&path, toml::to_string(&config)?)?;
-        let process = spawn(dir, index, database, &path)?;
+        let process = spawn(dir, index, database, &path, None)?;
         Ok(Self {
             process,
             agents,
@@ -44,14 +50,15 @@ impl Node {
         })
     }
 
-    /// Starts it again; it has ended.
+    /// Starts it again, perhaps to end at a named point; it has ended.
     pub(super) fn restart(
         &mut self,
         dir: &Path,
         index: usize,
         database: SocketAddr,
+        failpoints: Option<&str>,
     ) -> anyhow::Result<()> {
-        self.process = spawn(dir, index, database, &self.config)?;
+        self.process = spawn(dir, index, database, &self.config, failpoints)?;
         Ok(())
     }
 
@@ -61,14 +68,21 @@ impl Node {
     }
 }
 
-fn spawn(dir: &Path, index: usize, database: SocketAddr, config: &Path) -> anyhow::Result<Process> {
+fn spawn(
+    dir: &Path,
+    index: usize,
+    database: SocketAddr,
+    config: &Path,
+    failpoints: Option<&str>,
+) -> anyhow::Result<Process> {
     let mut command = Command::new(binary("infratrack-collector")?);
     let url = format!("postgres://infratrack@{database}/infratrack?sslmode=disable");
     command
         .arg("--config")
         .arg(config)
         .arg("serve")
-        .env("DATABASE_URL", url);
+        .env("DATABASE_URL", url)
+        .env("FAILPOINTS", failpoints.unwrap_or_default());
     let log = dir.join(format!("collector-{index}.log"));
     Process::start(&mut command, &log, Stdio::null())
 }

@@ -1,8 +1,7 @@
-//! The processes a campaign is thrown at, and how each is hurt and healed.
-//!
-//! Whatever is hurt is alive again when its method returns, but for faults of the network, which last until
-//! [`World::heal`].
+//! The processes a campaign is thrown at: how they start, come back, and are judged in the end. How they are
+//! hurt: `hurt.rs`.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -11,9 +10,9 @@ use std::time::Duration;
 use anyhow::Context;
 use infratrack_collector::api::auth;
 use infratrack_collector::clock::Clock;
+use infratrack_collector::config::Config;
 use infratrack_collector::postgres::PrivatePostgres;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tempfile::TempDir;
@@ -24,6 +23,7 @@ use tokio::time::Instant;
 use super::disk::Disk;
 use super::fault::Fault;
 use super::node::Node;
+use super::points::Points;
 use super::replica::Replica;
 use crate::fleet::{FleetConfig, Tokens};
 use crate::ledger::{self, Ledger, Must, Verdict};
@@ -32,56 +32,82 @@ use crate::process::Process;
 use crate::proxy::{self, Proxy, Upstream};
 
 /// All of it works again within this.
-const RECOVERY: Duration = Duration::from_secs(60);
+pub(super) const RECOVERY: Duration = Duration::from_secs(60);
 /// What is queued in the end is gone within this.
 const DRAIN: Duration = Duration::from_secs(90);
 /// Between two looks at whether it does.
-const LOOK: Duration = Duration::from_millis(50);
-/// Two wall clocks are at most so far apart, in milliseconds.
-const CLOCK_MS: f64 = 20.0 * 365.0 * 86_400_000.0;
+pub(super) const LOOK: Duration = Duration::from_millis(50);
+/// What a world is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    pub seed: u64,
+    /// Agents in the fleet; without any, there is none.
+    pub agents: usize,
+    /// Between two heartbeats of an agent.
+    pub interval: Duration,
+    /// Critical records with each.
+    pub events_per_beat: usize,
+    /// What each of them carries.
+    pub event_bytes: usize,
+    /// A standby can take over.
+    pub has_replica: bool,
+    /// What is different in the collectors' configuration.
+    pub change: fn(&mut Config),
+}
+
+impl Setup {
+    /// The world of most campaigns.
+    pub fn new(agents: usize, seed: u64) -> Self {
+        Self {
+            seed,
+            agents,
+            interval: Duration::from_millis(250),
+            events_per_beat: 3,
+            event_bytes: 0,
+            has_replica: false,
+            change: |_| {},
+        }
+    }
+}
 
 /// Processes, and what is between them.
 #[derive(Debug)]
 pub struct World {
-    dir: TempDir,
+    pub(super) dir: TempDir,
     postgres: Option<(JoinHandle<()>, oneshot::Sender<()>)>,
-    postmaster: PathBuf,
+    pub(super) postmaster: PathBuf,
     /// What takes the place of `postgres` in a failover.
     replica: Option<Replica>,
     /// The campaign's own way to Postgres.
-    pool: PgPool,
+    pub(super) pool: PgPool,
     /// Collectors to Postgres.
-    database: Proxy,
+    pub(super) database: Proxy,
     /// Agents to a collector.
-    network: Proxy,
-    collectors: Vec<Node>,
+    pub(super) network: Proxy,
+    pub(super) collectors: Vec<Node>,
     /// The one that agents are sent to.
-    current: usize,
-    fleet: Option<Process>,
-    fleet_count: usize,
-    seed: u64,
-    disk: Disk,
+    pub(super) current: usize,
+    pub(super) fleet: Option<Process>,
+    setup: Setup,
+    pub(super) points: Points,
+    pub(super) disk: Disk,
     /// Faults of the proxies under way, and what their counters were before.
-    open: Vec<(Fault, u64)>,
+    pub(super) open: Vec<(Fault, u64)>,
 }
 
 impl World {
     /// Starts everything; without agents, no fleet.
     pub async fn start(agents: usize, seed: u64) -> anyhow::Result<Self> {
-        Self::start_with(agents, seed, false).await
+        Self::with(Setup::new(agents, seed)).await
     }
 
-    /// With a standby that can take over.
-    pub async fn with_replica(agents: usize, seed: u64) -> anyhow::Result<Self> {
-        Self::start_with(agents, seed, true).await
-    }
-
-    async fn start_with(agents: usize, seed: u64, has_replica: bool) -> anyhow::Result<Self> {
+    /// Starts everything as it is told.
+    pub async fn with(setup: Setup) -> anyhow::Result<Self> {
         let dir = reachable_tempdir()?;
         let postgres = durable_cluster(&dir.path().join("database")).await?;
         let cluster = dir.path().join("database/postgres/cluster");
         let mut replica = None;
-        if has_replica {
+        if setup.has_replica {
             let place = dir.path().join("replica");
             replica = Some(Replica::start(&postgres, &cluster, &place).await?);
         }
@@ -100,7 +126,12 @@ impl World {
         std::fs::write(dir.path().join("clock"), "0")?;
         let mut collectors = Vec::new();
         for index in 0..2 {
-            collectors.push(Node::start(dir.path(), index, database.address())?);
+            collectors.push(Node::start(
+                dir.path(),
+                index,
+                database.address(),
+                setup.change,
+            )?);
             // The first one makes the CA that they share.
             until("a collector", || collectors[index].is_up()).await?;
         }
@@ -117,12 +148,12 @@ impl World {
             collectors,
             current: 0,
             fleet: None,
-            fleet_count: agents,
-            seed,
+            points: Points::new(setup.seed),
+            setup,
             disk,
             open: Vec::new(),
         };
-        if agents > 0 {
+        if setup.agents > 0 {
             world.start_fleet()?;
         }
         Ok(world)
@@ -236,34 +267,19 @@ impl World {
         self.collectors[self.current].operators
     }
 
+    /// How often each named point was where a process ended.
+    pub fn points(&self) -> &BTreeMap<&'static str, u64> {
+        &self.points.reached
+    }
+
     /// The tables.
     pub fn pool(&self) -> &PgPool {
         &self.pool
     }
 
-    /// kill -9 of the collector that agents talk to; it is away for as long as `down`. Answers whether it
-    /// was that which ended it.
-    pub async fn kill_collector(&mut self, down: Duration) -> anyhow::Result<bool> {
-        let node = &mut self.collectors[self.current];
-        let killed = node.process.kill().await?;
-        tokio::time::sleep(down).await;
-        self.revive()?;
-        Ok(killed)
-    }
-
-    pub(super) async fn stop_collector(&mut self, down: Duration) -> anyhow::Result<bool> {
-        let node = &mut self.collectors[self.current];
-        node.process.signal(Signal::SIGTERM);
-        // It may be without Postgres just now, and then ends with an error.
-        node.process.ended(RECOVERY).await?;
-        tokio::time::sleep(down).await;
-        self.revive()?;
-        Ok(true)
-    }
-
     /// Starts what ended, as a service manager does: without Postgres no collector starts, and on a full
     /// disk no agent.
-    fn revive(&mut self) -> anyhow::Result<()> {
+    pub(super) fn revive(&mut self) -> anyhow::Result<()> {
         if let Some(fleet) = &mut self.fleet
             && fleet.has_ended()?
         {
@@ -272,165 +288,55 @@ impl World {
         let database = self.database.address();
         for (index, node) in self.collectors.iter_mut().enumerate() {
             if node.process.has_ended()? {
-                node.restart(self.dir.path(), index, database)?;
+                node.restart(self.dir.path(), index, database, None)?;
             }
         }
         Ok(())
     }
 
-    pub(super) async fn switch_collector(&mut self) -> anyhow::Result<bool> {
-        self.current = 1 - self.current;
-        self.network
-            .set_upstream(self.collectors[self.current].agents);
-        let before = self.network.fired();
-        self.network.set(proxy::Fault::Reset);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        self.network.set(proxy::Fault::None);
-        Ok(self.network.fired() > before)
+    pub(super) fn start_fleet(&mut self) -> anyhow::Result<()> {
+        self.fleet = Some(self.spawn_fleet(None)?);
+        Ok(())
     }
 
-    pub(super) fn kill_postgres(&self) -> bool {
-        let text = std::fs::read_to_string(&self.postmaster).unwrap_or_default();
-        let pid = text.lines().next().and_then(|pid| pid.trim().parse().ok());
-        pid.is_some_and(|pid| kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok())
-    }
-
-    /// Signals up to `most` backends that work for collectors.
-    pub(super) async fn signal_backends(
-        &self,
-        signal: Signal,
-        most: usize,
-    ) -> anyhow::Result<bool> {
-        let sql = "select pid from pg_stat_activity
-             where application_name = 'infratrack-collector' order by random()";
-        let backends: sqlx::Result<Vec<i32>> = sqlx::query_scalar(sql).fetch_all(&self.pool).await;
-        let mut happened = false;
-        for pid in backends.unwrap_or_default().into_iter().take(most) {
-            happened |= kill(Pid::from_raw(pid), signal).is_ok();
-        }
-        Ok(happened)
-    }
-
-    pub(super) async fn lock_cursors(&self, lasts: Duration) -> anyhow::Result<bool> {
-        let Ok(mut transaction) = self.pool.begin().await else {
-            return Ok(false);
-        };
-        let locked = sqlx::query("lock table agent_streams in access exclusive mode")
-            .execute(&mut *transaction)
-            .await;
-        tokio::time::sleep(lasts).await;
-        drop(transaction.rollback().await);
-        Ok(locked.is_ok())
-    }
-
-    pub(super) async fn database_fault(
-        &mut self,
-        kind: Fault,
-        fault: proxy::Fault,
-        lasts: Duration,
-    ) -> anyhow::Result<bool> {
-        self.open.push((kind, self.database.fired()));
-        self.database.set(fault);
-        tokio::time::sleep(lasts).await;
-        Ok(false)
-    }
-
-    pub(super) async fn network_fault(
-        &mut self,
-        kind: Fault,
-        fault: proxy::Fault,
-        lasts: Duration,
-    ) -> anyhow::Result<bool> {
-        self.open.push((kind, self.network.fired()));
-        self.network.set(fault);
-        tokio::time::sleep(lasts).await;
-        Ok(false)
-    }
-
-    fn proxy_of(&self, fault: Fault) -> &Proxy {
-        if fault.target() == super::fault::Target::Database {
-            &self.database
-        } else {
-            &self.network
-        }
-    }
-
-    pub(super) async fn kill_agents(&mut self, down: Duration) -> anyhow::Result<bool> {
-        let Some(mut fleet) = self.fleet.take() else {
-            return Ok(false);
-        };
-        let killed = fleet.kill().await?;
-        tokio::time::sleep(down).await;
-        self.start_fleet()?;
-        Ok(killed)
-    }
-
-    pub(super) async fn pause_agents(&self, lasts: Duration) -> anyhow::Result<bool> {
-        let Some(fleet) = &self.fleet else {
-            return Ok(false);
-        };
-        fleet.signal(Signal::SIGSTOP);
-        tokio::time::sleep(lasts).await;
-        let stopped = fleet.state() == Some('T');
-        fleet.signal(Signal::SIGCONT);
-        Ok(stopped)
-    }
-
-    pub(super) async fn step_clock(&self, draw: f64) -> anyhow::Result<bool> {
-        // Small steps are as nasty as large ones: a third each of seconds, hours and years.
-        let scale = [1e-8, 1e-4, 1.0];
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "0 to 2"
-        )]
-        let scale = scale[(draw * 3000.0) as usize % 3];
-        let offset_ms = (draw - 0.5) * CLOCK_MS * scale;
-        let new = self.dir.path().join("clock.new");
-        std::fs::write(&new, format!("{offset_ms:.0}"))?;
-        std::fs::rename(&new, self.dir.path().join("clock"))?;
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        Ok(true)
-    }
-
-    pub(super) async fn fill_disk(&self, lasts: Duration) -> anyhow::Result<bool> {
-        self.disk.fill(lasts).await
-    }
-
-    fn start_fleet(&mut self) -> anyhow::Result<()> {
+    /// The agents' process, perhaps to end at a named point.
+    pub(super) fn spawn_fleet(&self, failpoints: Option<&str>) -> anyhow::Result<Process> {
         let dir = self.dir.path();
         let node = &self.collectors[0];
+        let setup = &self.setup;
         let mut command = Command::new(binary("infratrack-fleet")?);
+        command.arg("run");
+        let options: [(&str, &dyn std::fmt::Display); 14] = [
+            ("--agents", &self.network.address()),
+            ("--enroll", &node.enroll),
+            ("--operators", &node.operators),
+            ("--agents-count", &setup.agents),
+            ("--disk", &setup.agents),
+            ("--interval-ms", &setup.interval.as_millis()),
+            ("--events-per-beat", &setup.events_per_beat),
+            ("--event-bytes", &setup.event_bytes),
+            ("--batch-records", &40),
+            ("--pace-ms", &20),
+            ("--wait-ms", &200),
+            ("--backoff-scale", &0.02),
+            ("--drain-s", &DRAIN.as_secs()),
+            ("--seed", &setup.seed),
+        ];
+        for (name, value) in options {
+            command.arg(name).arg(value.to_string());
+        }
         command
-            .arg("run")
-            .args(["--agents", &self.network.address().to_string()])
-            .args(["--enroll", &node.enroll.to_string()])
-            .args(["--operators", &node.operators.to_string()])
+            .args(["--duration-s", "86400"])
             .arg("--admin-token-file")
             .arg(dir.join("admin_token"))
-            .args(["--agents-count", &self.fleet_count.to_string()])
-            .args(["--disk", &self.fleet_count.to_string()])
-            .args(["--interval-ms", "250", "--events-per-beat", "3"])
-            .args([
-                "--batch-records",
-                "40",
-                "--pace-ms",
-                "20",
-                "--wait-ms",
-                "200",
-            ])
-            .args(["--backoff-scale", "0.02", "--duration-s", "86400"])
-            .args(["--drain-s", &DRAIN.as_secs().to_string()])
-            .args(["--seed", &self.seed.to_string()])
             .arg("--clock-file")
             .arg(dir.join("clock"))
             .arg("--state-dir")
             .arg(dir.join("disk"))
             .arg("--ledger")
-            .arg(dir.join("ledger"));
-        let log = dir.join("fleet.log");
-        self.fleet = Some(Process::start(&mut command, &log, Stdio::null())?);
-        Ok(())
+            .arg(dir.join("ledger"))
+            .env("FAILPOINTS", failpoints.unwrap_or_default());
+        Process::start(&mut command, &dir.join("fleet.log"), Stdio::null())
     }
 }
 

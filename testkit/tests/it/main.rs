@@ -8,4 +8,6 @@ mod dribble;
 mod fleet;
 mod herd;
 mod nemesis;
+#[cfg(feature = "failpoints")]
+mod points;
 mod power;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use infratrack_testkit::nemesis::{Campaign, Fault, Outcome, World};
+use infratrack_testkit::nemesis::{Campaign, Fault, Outcome, Setup, World};
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -14,7 +14,7 @@ fn number(name: &str) -> Option<u64> {
 
 /// The verdict is clean, nothing is lost, and every kind that was asked for has happened.
 fn judge(outcome: &Outcome, least: u64) {
-    let Outcome { verdict, fired } = outcome;
+    let Outcome { verdict, fired, .. } = outcome;
     assert!(verdict.is_whole(), "{verdict}\n{fired:?}");
     let happened: u64 = fired.values().sum();
     assert!(happened >= least, "{happened} happened: {fired:?}");
@@ -27,6 +27,7 @@ async fn a_few_faults_of_each_target_lose_and_double_nothing() {
         faults: 25,
         kinds: Fault::ALL.to_vec(),
         agents: 6,
+        event_bytes: 0,
     };
     let outcome = campaign.run().await.unwrap();
     judge(&outcome, 18);
@@ -34,7 +35,12 @@ async fn a_few_faults_of_each_target_lose_and_double_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failover_that_lost_the_last_commits_costs_no_critical_record() {
-    let mut world = World::with_replica(6, 1).await.unwrap();
+    let mut world = World::with(Setup {
+        has_replica: true,
+        ..Setup::new(6, 1)
+    })
+    .await
+    .unwrap();
     world.progress().await.unwrap();
     let forgotten = world.fail_over(Duration::from_secs(3)).await.unwrap();
     assert!(forgotten > 50, "{forgotten} records were forgotten");
@@ -64,6 +70,7 @@ async fn a_thousand_faults_of_every_kind_lose_and_double_nothing() {
             faults: some,
             kinds: kinds.clone(),
             agents: 6,
+            event_bytes: 0,
         };
         let outcome = campaign.run().await.unwrap();
         judge(&outcome, some as u64 / 2);

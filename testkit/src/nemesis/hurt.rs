@@ -1,0 +1,211 @@
+//! What can be done to a world.
+//!
+//! Whatever is hurt is alive again when its method returns, but for faults of the network, which last until
+//! [`World::heal`].
+
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::time::Instant;
+
+use super::fault::{Fault, Target};
+use super::world::{LOOK, RECOVERY, World};
+use crate::proxy::{self, Proxy};
+
+/// Two wall clocks are at most so far apart, in milliseconds.
+const CLOCK_MS: f64 = 20.0 * 365.0 * 86_400_000.0;
+
+/// Has the update of a cursor fail, one in three; what a sequence counts, no rollback takes back.
+const FAIL_COMMITS: [&str; 4] = [
+    "drop sequence if exists nemesis_fired",
+    "create sequence nemesis_fired",
+    "create or replace function nemesis() returns trigger language plpgsql as $$
+     begin
+         if random() < 0.33 then
+             perform nextval('nemesis_fired');
+             if random() < 0.5 then
+                 raise exception 'by the nemesis' using errcode = '40P01';
+             end if;
+             raise exception 'by the nemesis' using errcode = '40001';
+         end if;
+         return new;
+     end $$",
+    "create trigger nemesis before update on agent_streams
+     for each row execute function nemesis()",
+];
+
+impl World {
+    /// kill -9 of the collector that agents talk to; it is away for as long as `down`. Answers whether it
+    /// was that which ended it.
+    pub async fn kill_collector(&mut self, down: Duration) -> anyhow::Result<bool> {
+        let node = &mut self.collectors[self.current];
+        let killed = node.process.kill().await?;
+        tokio::time::sleep(down).await;
+        self.revive()?;
+        Ok(killed)
+    }
+
+    pub(super) async fn stop_collector(&mut self, down: Duration) -> anyhow::Result<bool> {
+        let node = &mut self.collectors[self.current];
+        node.process.signal(Signal::SIGTERM);
+        // It may be without Postgres just now, and then ends with an error.
+        node.process.ended(RECOVERY).await?;
+        tokio::time::sleep(down).await;
+        self.revive()?;
+        Ok(true)
+    }
+
+    pub(super) async fn switch_collector(&mut self) -> anyhow::Result<bool> {
+        self.current = 1 - self.current;
+        self.network
+            .set_upstream(self.collectors[self.current].agents);
+        let before = self.network.fired();
+        self.network.set(proxy::Fault::Reset);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        self.network.set(proxy::Fault::None);
+        Ok(self.network.fired() > before)
+    }
+
+    /// The collector that agents talk to stands still for as long as it `lasts`, and they go to the other one;
+    /// it is woken with all that it had begun.
+    pub async fn switch_from_paused(&mut self, lasts: Duration) -> anyhow::Result<bool> {
+        let paused = self.current;
+        self.collectors[paused].process.signal(Signal::SIGSTOP);
+        let switched = self.switch_collector().await?;
+        tokio::time::sleep(lasts).await;
+        let process = &self.collectors[paused].process;
+        let stopped = process.state() == Some('T');
+        process.signal(Signal::SIGCONT);
+        Ok(switched && stopped)
+    }
+
+    /// Commits fail as they do after a deadlock or a lost race, by chance. Answers how many did.
+    pub async fn fail_commits(&self, lasts: Duration) -> anyhow::Result<i64> {
+        for sql in FAIL_COMMITS {
+            if sqlx::query(sql).execute(&self.pool).await.is_err() {
+                return Ok(0);
+            }
+        }
+        tokio::time::sleep(lasts).await;
+        let deadline = Instant::now() + RECOVERY;
+        while let Err(error) = sqlx::query("drop trigger nemesis on agent_streams")
+            .execute(&self.pool)
+            .await
+        {
+            // Postgres may be gone just now.
+            anyhow::ensure!(Instant::now() < deadline, "{error}");
+            tokio::time::sleep(LOOK).await;
+        }
+        let sql = "select case when is_called then last_value else 0 end from nemesis_fired";
+        Ok(sqlx::query_scalar(sql).fetch_one(&self.pool).await?)
+    }
+
+    pub(super) fn kill_postgres(&self) -> bool {
+        let text = std::fs::read_to_string(&self.postmaster).unwrap_or_default();
+        let pid = text.lines().next().and_then(|pid| pid.trim().parse().ok());
+        pid.is_some_and(|pid| kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok())
+    }
+
+    /// Signals up to `most` backends that work for collectors.
+    pub(super) async fn signal_backends(
+        &self,
+        signal: Signal,
+        most: usize,
+    ) -> anyhow::Result<bool> {
+        let sql = "select pid from pg_stat_activity
+             where application_name = 'infratrack-collector' order by random()";
+        let backends: sqlx::Result<Vec<i32>> = sqlx::query_scalar(sql).fetch_all(&self.pool).await;
+        let mut happened = false;
+        for pid in backends.unwrap_or_default().into_iter().take(most) {
+            happened |= kill(Pid::from_raw(pid), signal).is_ok();
+        }
+        Ok(happened)
+    }
+
+    pub(super) async fn lock_cursors(&self, lasts: Duration) -> anyhow::Result<bool> {
+        let Ok(mut transaction) = self.pool.begin().await else {
+            return Ok(false);
+        };
+        let locked = sqlx::query("lock table agent_streams in access exclusive mode")
+            .execute(&mut *transaction)
+            .await;
+        tokio::time::sleep(lasts).await;
+        drop(transaction.rollback().await);
+        Ok(locked.is_ok())
+    }
+
+    pub(super) async fn proxy_fault(
+        &mut self,
+        kind: Fault,
+        fault: proxy::Fault,
+        lasts: Duration,
+    ) -> anyhow::Result<bool> {
+        let proxy = self.proxy_of(kind);
+        let before = proxy.fired();
+        proxy.set(fault);
+        self.open.push((kind, before));
+        tokio::time::sleep(lasts).await;
+        Ok(false)
+    }
+
+    /// The connections that are open, of collectors to Postgres or of agents, pass nothing more.
+    pub(super) async fn forget(&mut self, kind: Fault, lasts: Duration) -> anyhow::Result<bool> {
+        let proxy = self.proxy_of(kind);
+        let before = proxy.fired();
+        proxy.forget();
+        tokio::time::sleep(lasts).await;
+        self.open.push((kind, before));
+        Ok(false)
+    }
+
+    pub(super) fn proxy_of(&self, fault: Fault) -> &Proxy {
+        if fault.target() == Target::Database {
+            &self.database
+        } else {
+            &self.network
+        }
+    }
+
+    pub(super) async fn kill_agents(&mut self, down: Duration) -> anyhow::Result<bool> {
+        let Some(mut fleet) = self.fleet.take() else {
+            return Ok(false);
+        };
+        let killed = fleet.kill().await?;
+        tokio::time::sleep(down).await;
+        self.start_fleet()?;
+        Ok(killed)
+    }
+
+    pub(super) async fn pause_agents(&self, lasts: Duration) -> anyhow::Result<bool> {
+        let Some(fleet) = &self.fleet else {
+            return Ok(false);
+        };
+        fleet.signal(Signal::SIGSTOP);
+        tokio::time::sleep(lasts).await;
+        let stopped = fleet.state() == Some('T');
+        fleet.signal(Signal::SIGCONT);
+        Ok(stopped)
+    }
+
+    pub(super) async fn step_clock(&self, draw: f64) -> anyhow::Result<bool> {
+        // Small steps are as nasty as large ones: a third each of seconds, hours and years.
+        let scale = [1e-8, 1e-4, 1.0];
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "0 to 2"
+        )]
+        let scale = scale[(draw * 3000.0) as usize % 3];
+        let offset_ms = (draw - 0.5) * CLOCK_MS * scale;
+        let new = self.dir.path().join("clock.new");
+        std::fs::write(&new, format!("{offset_ms:.0}"))?;
+        std::fs::rename(&new, self.dir.path().join("clock"))?;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        Ok(true)
+    }
+
+    pub(super) async fn fill_disk(&self, lasts: Duration) -> anyhow::Result<bool> {
+        self.disk.fill(lasts).await
+    }
+}
