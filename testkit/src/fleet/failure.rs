@@ -46,6 +46,11 @@ pub(super) fn kind(error: &UplinkError) -> String {
         UplinkError::Tls { source, .. } => format!("TLS: {}", source.kind()),
         UplinkError::Broken(_) => "connection broke".to_owned(),
         UplinkError::Refused {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            retry_after: None,
+            ..
+        } => "refused: 503 without a time to come back".to_owned(),
+        UplinkError::Refused {
             status, problem, ..
         } => format!("refused: {} {}", status.as_u16(), problem.code),
         UplinkError::Answer(_) => "answer not understood".to_owned(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sqlx::AssertSqlSafe;
 use tokio::time::Instant;
 
 use super::fault::{Fault, Target};
@@ -35,6 +36,22 @@ const FAIL_COMMITS: [&str; 4] = [
      for each row execute function nemesis()",
 ];
 
+/// At the end of a transaction, once, however many cursors it moved.
+const SLOW_COMMITS: [&str; 3] = [
+    "create sequence nemesis_slow",
+    "create function nemesis_slow() returns trigger language plpgsql as $$
+     begin
+         if coalesce(current_setting('nemesis.slept', true), '') = '' then
+             perform set_config('nemesis.slept', 'yes', true);
+             perform nextval('nemesis_slow');
+             perform pg_sleep(current_setting('nemesis.slow_s')::float8);
+         end if;
+         return null;
+     end $$",
+    "create constraint trigger nemesis_slow after update on agent_streams
+     deferrable initially deferred for each row execute function nemesis_slow()",
+];
+
 impl World {
     /// kill -9 of the collector that agents talk to; it is away for as long as `down`. Answers whether it
     /// was that which ended it.
@@ -56,7 +73,8 @@ impl World {
         Ok(true)
     }
 
-    pub(super) async fn switch_collector(&mut self) -> anyhow::Result<bool> {
+    /// Sends the agents to the other collector. Answers whether that cut them off.
+    pub async fn switch_collector(&mut self) -> anyhow::Result<bool> {
         self.current = 1 - self.current;
         self.network
             .set_upstream(self.collectors[self.current].agents);
@@ -101,6 +119,30 @@ impl World {
         Ok(sqlx::query_scalar(sql).fetch_one(&self.pool).await?)
     }
 
+    /// From here on the commits of collectors that move a cursor take so much longer.
+    pub async fn slow_commits(&self, by: Duration) -> anyhow::Result<()> {
+        let set = format!(
+            "alter database infratrack set nemesis.slow_s = '{}'",
+            by.as_secs_f64()
+        );
+        sqlx::query(AssertSqlSafe(set)).execute(&self.pool).await?;
+        for sql in SLOW_COMMITS {
+            sqlx::query(sql).execute(&self.pool).await?;
+        }
+        // What a database's setting is, a session knows from its start.
+        self.signal_backends(Signal::SIGTERM, usize::MAX).await?;
+        Ok(())
+    }
+
+    /// The end of [`World::slow_commits`]. Answers how many were slow.
+    pub async fn commits_as_ever(&self) -> anyhow::Result<i64> {
+        sqlx::query("drop trigger nemesis_slow on agent_streams")
+            .execute(&self.pool)
+            .await?;
+        let sql = "select case when is_called then last_value else 0 end from nemesis_slow";
+        Ok(sqlx::query_scalar(sql).fetch_one(&self.pool).await?)
+    }
+
     pub(super) fn kill_postgres(&self) -> bool {
         let text = std::fs::read_to_string(&self.postmaster).unwrap_or_default();
         let pid = text.lines().next().and_then(|pid| pid.trim().parse().ok());
@@ -123,7 +165,8 @@ impl World {
         Ok(happened)
     }
 
-    pub(super) async fn lock_cursors(&self, lasts: Duration) -> anyhow::Result<bool> {
+    /// Somebody else has a lock on all cursors for as long as it `lasts`.
+    pub async fn lock_cursors(&self, lasts: Duration) -> anyhow::Result<bool> {
         let Ok(mut transaction) = self.pool.begin().await else {
             return Ok(false);
         };

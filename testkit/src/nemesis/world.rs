@@ -272,6 +272,11 @@ impl World {
         &self.points.reached
     }
 
+    /// What is between the collectors and Postgres.
+    pub fn database(&self) -> &Proxy {
+        &self.database
+    }
+
     /// The tables.
     pub fn pool(&self) -> &PgPool {
         &self.pool

@@ -3,6 +3,7 @@
 mod architecture;
 mod backlog;
 mod corpus;
+mod database;
 mod descriptors;
 mod dribble;
 mod fleet;
