@@ -1,7 +1,7 @@
 //! A simulated fleet: many agents in one process, made of the agent's own client code.
 //!
 //! Each has its certificate, its spool and one connection, and no thread. What it offers and what was
-//! acknowledged is in a [`ledger`](crate::ledger). Only loopback addresses are dialled: a fleet is a
+//! acknowledged is in a [`ledger`](crate::ledger). Only addresses of this machine are dialled: a fleet is a
 //! load, and nobody's server but our own is to carry it.
 
 mod agent;
@@ -11,7 +11,7 @@ mod heartbeat;
 mod sent;
 mod stats;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -120,8 +120,9 @@ impl FleetConfig {
         };
         for address in [self.agents, self.enroll].into_iter().chain(operators) {
             anyhow::ensure!(
-                address.ip().to_canonical().is_loopback(),
-                "{address} is not on this machine: a fleet reports to loopback addresses only"
+                is_ours(address.ip().to_canonical()),
+                "{address} may not be on this machine: a fleet reports to loopback addresses, and to those \
+                 that are set aside for tests, only"
             );
         }
         anyhow::ensure!(self.count > 0, "a fleet has at least one agent");
@@ -132,6 +133,16 @@ impl FleetConfig {
             "the backoff's scale is no positive number"
         );
         Ok(())
+    }
+}
+
+/// The loopback, or 198.18.0.0/15 (RFC 2544): the near end of a [`wire`](crate::wire).
+fn is_ours(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            address.is_loopback() || matches!(address.octets(), [198, 18 | 19, _, _])
+        }
+        IpAddr::V6(address) => address.is_loopback(),
     }
 }
 

@@ -12,3 +12,4 @@ pub mod postgres;
 pub mod power;
 pub mod process;
 pub mod proxy;
+pub mod wire;

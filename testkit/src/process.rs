@@ -1,5 +1,6 @@
 //! A child process that a test kills, pauses and starts again, and that ends with the test.
 
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -68,6 +69,32 @@ impl Process {
     /// Whether it has ended, by itself or not.
     pub fn has_ended(&mut self) -> anyhow::Result<bool> {
         Ok(self.child.try_wait()?.is_some())
+    }
+
+    /// Its established connections to or from a port, by the kernel's number of each.
+    pub fn connections(&self, port: u16) -> anyhow::Result<HashSet<u64>> {
+        let held = self.sockets()?;
+        // proc(5): local and remote address, state, …, inode; of the process' network namespace.
+        let table = std::fs::read_to_string(format!("/proc/{}/net/tcp", self.pid()))?;
+        let port = format!(":{port:04X}");
+        let of_port = table.lines().filter_map(|line| {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            let (ends, state) = (fields.get(1..3)?, *fields.get(3)?);
+            let is_it = state == "01" && ends.iter().any(|end| end.ends_with(&port));
+            is_it.then(|| fields.get(9)?.parse().ok()).flatten()
+        });
+        Ok(of_port.filter(|inode| held.contains(inode)).collect())
+    }
+
+    /// The sockets it holds, those of connections that are dead too.
+    pub fn sockets(&self) -> anyhow::Result<HashSet<u64>> {
+        let held = std::fs::read_dir(format!("/proc/{}/fd", self.pid()))?;
+        let inode = |entry: std::io::Result<std::fs::DirEntry>| {
+            let target = std::fs::read_link(entry.ok()?.path()).ok()?;
+            let inode = target.to_str()?.strip_prefix("socket:[")?;
+            inode.strip_suffix(']')?.parse().ok()
+        };
+        Ok(held.filter_map(inode).collect())
     }
 
     /// The CPU time its threads have had.

@@ -1,6 +1,6 @@
 //! A collector's process: its addresses and configuration stay when it is started again.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -24,6 +24,7 @@ impl Node {
     pub(super) fn start(
         dir: &Path,
         index: usize,
+        address: IpAddr,
         database: SocketAddr,
         change: fn(&mut Config),
     ) -> anyhow::Result<Self> {
@@ -31,7 +32,7 @@ impl Node {
             data_dir: dir.join("collector"),
             ..Config::default()
         };
-        let [agents, enroll, operators] = free_addresses()?;
+        let [agents, enroll, operators] = free_addresses(address)?;
         config.agents.listen = agents;
         config.enroll.listen = enroll;
         config.operators.listen = operators;
@@ -87,11 +88,11 @@ fn spawn(
     Process::start(&mut command, &log, Stdio::null())
 }
 
-/// Addresses that were free a moment ago.
-fn free_addresses() -> anyhow::Result<[SocketAddr; 3]> {
-    let listener = || TcpListener::bind("127.0.0.1:0");
+/// Ports of it that were free a moment ago.
+fn free_addresses(on: IpAddr) -> anyhow::Result<[SocketAddr; 3]> {
+    let listener = || TcpListener::bind((on, 0));
     let listeners = [listener()?, listener()?, listener()?];
-    let mut addresses = [SocketAddr::from(([127, 0, 0, 1], 0)); 3];
+    let mut addresses = [SocketAddr::new(on, 0); 3];
     for (address, listener) in addresses.iter_mut().zip(&listeners) {
         *address = listener.local_addr()?;
     }

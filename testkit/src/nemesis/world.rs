@@ -2,7 +2,7 @@
 //! hurt: `hurt.rs`.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -30,6 +30,7 @@ use crate::ledger::{self, Ledger, Must, Verdict};
 use crate::postgres::{binary, durable_cluster, reachable_tempdir};
 use crate::process::Process;
 use crate::proxy::{self, Proxy, Upstream};
+use crate::wire::Wire;
 
 /// All of it works again within this.
 pub(super) const RECOVERY: Duration = Duration::from_secs(60);
@@ -51,6 +52,8 @@ pub struct Setup {
     pub event_bytes: usize,
     /// A standby can take over.
     pub has_replica: bool,
+    /// The agents are at the far end of a wire, without a proxy between, where there can be one here.
+    pub has_wire: bool,
     /// What is different in the collectors' configuration.
     pub change: fn(&mut Config),
 }
@@ -65,6 +68,7 @@ impl Setup {
             events_per_beat: 3,
             event_bytes: 0,
             has_replica: false,
+            has_wire: false,
             change: |_| {},
         }
     }
@@ -91,6 +95,7 @@ pub struct World {
     setup: Setup,
     pub(super) points: Points,
     pub(super) disk: Disk,
+    wire: Option<Wire>,
     /// Faults of the proxies under way, and what their counters were before.
     pub(super) open: Vec<(Fault, u64)>,
 }
@@ -124,11 +129,14 @@ impl World {
         };
         std::fs::write(dir.path().join("admin_token"), token)?;
         std::fs::write(dir.path().join("clock"), "0")?;
+        let wire = if setup.has_wire { Wire::make()? } else { None };
+        let address = wire.as_ref().map_or(Ipv4Addr::LOCALHOST, Wire::address);
         let mut collectors = Vec::new();
         for index in 0..2 {
             collectors.push(Node::start(
                 dir.path(),
                 index,
+                address.into(),
                 database.address(),
                 setup.change,
             )?);
@@ -151,6 +159,7 @@ impl World {
             points: Points::new(setup.seed),
             setup,
             disk,
+            wire,
             open: Vec::new(),
         };
         if setup.agents > 0 {
@@ -272,6 +281,22 @@ impl World {
         &self.points.reached
     }
 
+    /// What is between the agents and the collectors, where it is one.
+    pub fn wire(&self) -> Option<&Wire> {
+        self.wire.as_ref()
+    }
+
+    /// What is between them where it is none.
+    pub fn network(&self) -> &Proxy {
+        &self.network
+    }
+
+    /// The agents' process, and the port of the collector that they talk to.
+    pub fn fleet(&self) -> Option<(&Process, u16)> {
+        let port = self.collectors[self.current].agents.port();
+        self.fleet.as_ref().map(|fleet| (fleet, port))
+    }
+
     /// What is between the collectors and Postgres.
     pub fn database(&self) -> &Proxy {
         &self.database
@@ -309,10 +334,14 @@ impl World {
         let dir = self.dir.path();
         let node = &self.collectors[0];
         let setup = &self.setup;
-        let mut command = Command::new(binary("infratrack-fleet")?);
+        let program = binary("infratrack-fleet")?;
+        let (mut command, agents) = match &self.wire {
+            Some(wire) => (wire.command(&program), node.agents),
+            None => (Command::new(program), self.network.address()),
+        };
         command.arg("run");
         let options: [(&str, &dyn std::fmt::Display); 14] = [
-            ("--agents", &self.network.address()),
+            ("--agents", &agents),
             ("--enroll", &node.enroll),
             ("--operators", &node.operators),
             ("--agents-count", &setup.agents),

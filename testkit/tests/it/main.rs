@@ -12,3 +12,4 @@ mod nemesis;
 #[cfg(feature = "failpoints")]
 mod points;
 mod power;
+mod wire;

@@ -27,7 +27,7 @@ async fn an_end_at_any_point_under_load_loses_and_doubles_nothing() {
         kinds: Fault::AT_POINTS.to_vec(),
         agents: 3,
         // So that the spools' files grow until they are rotated.
-        event_bytes: 100_000,
+        event_bytes: 60_000,
     };
     let outcome = campaign.run().await.unwrap();
     assert!(outcome.verdict.is_whole(), "{}", outcome.verdict);
@@ -44,7 +44,7 @@ async fn outcome(world: &World, command: &str) -> String {
             .bind(command)
             .fetch_one(world.pool())
             .await
-            .unwrap();
+            .expect("the tables can be read");
         if let Some(outcome) = outcome {
             return outcome;
         }
