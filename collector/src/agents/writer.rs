@@ -260,11 +260,16 @@ enum Failure {
 
 /// PostgreSQL, appendix A: error codes.
 fn kind(error: &sqlx::Error) -> Failure {
+    let error = error.as_database_error();
     let code = error
-        .as_database_error()
         .and_then(sqlx::error::DatabaseError::code)
         .unwrap_or_default();
     match code.get(..2) {
+        // A check without a name is a partition that is not there, as after a jump of our clock: the fault
+        // is ours, and a job will make one.
+        Some("23") if code == "23514" && error.and_then(|error| error.constraint()).is_none() => {
+            Failure::Lasting
+        }
         Some("22" | "23") => Failure::Data,
         Some("40") => Failure::Passing,
         Some("55" | "57") if code != "57P01" && code != "57P03" => Failure::Passing,

@@ -41,8 +41,9 @@ pub fn start(app: &Arc<App>, fleet: Arc<FleetTls>) -> JoinSet<()> {
         liveness::run,
     ));
     jobs.spawn(every(
+        // Often, for a clock may jump: a machine that slept for weeks wakes up without one for today.
         "partitions",
-        Duration::from_secs(3600),
+        Duration::from_secs(60),
         Arc::clone(app),
         partitions::run,
     ));

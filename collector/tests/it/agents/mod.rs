@@ -16,3 +16,4 @@ mod reporter;
 mod returning;
 mod rotation;
 mod state;
+mod stolen_key;

@@ -4,11 +4,16 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
+use infratrack_agent::clock::Clock;
+use infratrack_agent::reporter::{Report, ReportError, Reporter};
 use infratrack_agent::returning::{ReturnError, come_back, sign};
+use infratrack_agent::spool::{NewRecord, Spool, SpoolConfig};
 use infratrack_agent::tls;
 use infratrack_agent::uplink::{Connection, Endpoint, UplinkError};
 use infratrack_collector::agents::enroll::TokenOptions;
+use infratrack_collector::jobs::partitions;
 use infratrack_shared::token::EnrollToken;
+use infratrack_shared::wire::batch::{Body, Class};
 use infratrack_shared::wire::enroll::{
     ChallengeRequest, ChallengeResponse, RenewResponse, ReturnRequest, return_message,
 };
@@ -150,6 +155,62 @@ async fn thirty_one_days_after_only_a_token_made_for_the_host_helps() {
     host.send(&collector, &host.batch(&collector))
         .await
         .unwrap();
+}
+
+/// Two months off: it needs a token, and what it had queued is still its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn sixty_one_days_after_a_host_gets_in_by_token_with_its_spool_intact() {
+    let collector = Collector::start().await;
+    let host = collector.host().await;
+    let queued_at = collector.clock.clock().unix_millis();
+    let spool = || {
+        let config = SpoolConfig::new(host.dir.path().join("spool"));
+        Spool::open(config, queued_at)
+    };
+    let (queue, _) = spool().await.unwrap();
+    let records = (0..100).map(|number| NewRecord {
+        at: queued_at,
+        mono_ms: 0,
+        boot_id: host.boot_id,
+        kind: "test".to_owned(),
+        body: Body::Event(number.into()),
+    });
+    let records = records.collect();
+    queue.append(Class::Critical, records).await.unwrap();
+    queue.close().await.unwrap();
+    collector.clock.advance(after_expiry(61));
+    let (status, code, _) = refusal(returns(&host, &collector).await);
+    assert_eq!(
+        (status, code.as_str()),
+        (StatusCode::FORBIDDEN, "return_too_late")
+    );
+    let options = TokenOptions {
+        host: Some(host.id),
+        ..TokenOptions::default()
+    };
+    let token = collector.token(options).await;
+    let id = collector.enroll(&host.identity, &token).await.unwrap();
+    assert_eq!(id, host.id);
+    let (queue, _) = spool().await.unwrap();
+    let clock = collector.clock.clock();
+    let clock = Clock::from_fn(move || clock.unix_millis());
+    let mut reporter = Reporter::new(queue, clock, host.instance, host.boot_id);
+    let mut connection = host.connect(&collector).await;
+    // So long a jump of the clock is over the last partition: nothing is stored, and nothing set aside.
+    let early = reporter.report(&mut connection, Report::default()).await;
+    let Err(ReportError::Uplink(UplinkError::Refused { status, .. })) = early else {
+        panic!("{early:?}");
+    };
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    let app = Arc::clone(&collector.server.app);
+    partitions::run(app).await.unwrap();
+    let reported = reporter.report(&mut connection, Report::default()).await;
+    reported.unwrap();
+    assert_eq!(reporter.spool.usage().critical_records, 0);
+    let stored = "select count(*) from events where host_id = $1 and kind = 'test'";
+    assert_eq!(collector.count(stored, &host).await, 100);
+    let gaps = "select count(*) from gaps where host_id = $1";
+    assert_eq!(collector.count(gaps, &host).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -51,7 +51,7 @@ async fn report(host: &Host, collector: &Collector, policy_version: u64) -> bool
 }
 
 /// Renews and uses what came; the issuing CA it is from.
-async fn renew(host: &Host, collector: &Collector) -> ByteBuf {
+pub(crate) async fn renew(host: &Host, collector: &Collector) -> ByteBuf {
     let request = RenewRequest {
         protocol: PROTOCOL,
         csr: ByteBuf::from(host.identity.request().unwrap()),
@@ -66,7 +66,7 @@ async fn renew(host: &Host, collector: &Collector) -> ByteBuf {
 }
 
 /// The same host from before.
-fn copy(host: &Host) -> Host {
+pub(crate) fn copy(host: &Host) -> Host {
     let dir = tempfile::tempdir().unwrap();
     let identity = Identity::open(dir.path()).unwrap();
     let (from, to) = (
@@ -285,4 +285,62 @@ async fn a_running_agent_follows_a_rotation() {
     .await;
     let gaps = "select count(*) from gaps where host_id = $1";
     assert_eq!(collector.count(gaps, &host).await, 0);
+}
+
+/// One in ten is off while it happens.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes some minutes; make soak"]
+async fn a_rotation_with_500_hosts_leaves_none_behind() {
+    let first = Collector::start().await;
+    let second = first.second().await;
+    let token = first.token(TokenOptions {
+        max_uses: 500,
+        ..TokenOptions::default()
+    });
+    let token = token.await;
+    let mut hosts = Vec::new();
+    for _ in 0..500 {
+        hosts.push(enrolled(&first, &token).await);
+    }
+    let (asleep, awake) = hosts.split_at(50);
+    for host in &hosts {
+        report(host, &first, 1).await;
+    }
+    let old_pin = first.pin();
+    rotate(&first, Duration::seconds(4));
+    for collector in [&first, &second] {
+        told(collector, 2).await;
+    }
+    for host in awake {
+        assert!(report(host, &second, 1).await, "a newer policy comes");
+    }
+    eventually("the new generation to sign", || async {
+        (first.pin() != old_pin).then_some(())
+    })
+    .await;
+    for host in awake {
+        renew(host, &first).await;
+    }
+    assert!(!retire(&first, &[]).status.success(), "50 would be left");
+    for host in asleep {
+        unseen_for_long(host, &first).await;
+    }
+    let retired = retire(&first, &[]);
+    assert!(retired.status.success(), "{}", said(&retired));
+    for collector in [&first, &second] {
+        told(collector, 1).await;
+    }
+    for host in asleep {
+        slept_through_all_of_it(host, &second).await;
+    }
+    for host in &hosts {
+        report(host, &second, 1).await;
+        assert_eq!(host.identity.roots().unwrap().len(), 1);
+        assert_eq!(host.identity.current().unwrap().host, host.id);
+    }
+    let known: i64 = sqlx::query_scalar("select count(*) from hosts")
+        .fetch_one(&first.pool)
+        .await
+        .unwrap();
+    assert_eq!(known, 500, "nobody became somebody else");
 }
