@@ -95,7 +95,10 @@ impl Daemon {
             probe: std::env::current_exe().ok(),
             ..SpoolConfig::new(config.state_dir.join("spool"))
         };
-        let (spool, opened) = Spool::open(spool_config, clock.now()).await?;
+        let place = spool_config.dir.clone();
+        let (spool, opened) = Spool::open(spool_config, clock.now())
+            .await
+            .with_context(|| format!("cannot open the spool in {}", place.display()))?;
         let reporter = Reporter::new(spool.clone(), clock.clone(), instance, boot_id);
         let mut facts = Facts::new(root.clone(), config.facts_dir.clone());
         facts.collect(&spool).await?;

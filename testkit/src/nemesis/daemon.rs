@@ -70,13 +70,31 @@ impl World {
 }
 
 impl Daemon {
+    /// Where it keeps identity and spool.
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
+    /// What it logs.
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    /// Its command, for a test that runs it in its own way.
+    pub fn command(&self) -> anyhow::Result<Command> {
+        let mut command = agent(&self.dir)?;
+        command.arg("run");
+        Ok(command)
+    }
+
     /// Starts it, perhaps to end at a named point when it comes by for the first time.
     pub fn start(&mut self, point: Option<&str>) -> anyhow::Result<()> {
-        let mut command = agent(&self.dir)?;
-        let failpoints = point.map(|point| armed(point, 0.0)).unwrap_or_default();
-        command.arg("run").env("FAILPOINTS", failpoints);
-        let log = self.dir.join("log");
-        self.process = Some(Process::start(&mut command, &log, Stdio::null())?);
+        let mut command = self.command()?;
+        command.env(
+            "FAILPOINTS",
+            point.map(|point| armed(point, 0.0)).unwrap_or_default(),
+        );
+        self.process = Some(Process::start(&mut command, &self.log(), Stdio::null())?);
         Ok(())
     }
 

@@ -12,4 +12,5 @@ mod nemesis;
 #[cfg(feature = "failpoints")]
 mod points;
 mod power;
+mod state_dir;
 mod wire;
