@@ -99,15 +99,17 @@ async fn ask(
     let mut connection = Connection::open(&target).await.map_err(failed)?;
     let answered = connection.call(path::ENROLL, request).await;
     let (status, answer) = answered.map_err(|error| match error {
+        // Anything else is no decision: asked again, it may be taken.
         UplinkError::Refused {
             status, problem, ..
-        } => {
+        } if status.is_client_error() => {
             let words = problem
                 .detail
                 .unwrap_or_else(|| format!("{status} {}", problem.code));
             EnrollError::Refused(words)
         }
-        source @ (UplinkError::Connect { .. }
+        source @ (UplinkError::Refused { .. }
+        | UplinkError::Connect { .. }
         | UplinkError::Slow { .. }
         | UplinkError::Tls { .. }
         | UplinkError::Broken(_)

@@ -3,6 +3,7 @@
 mod architecture;
 mod backlog;
 mod corpus;
+mod crowd;
 mod database;
 mod descriptors;
 mod dribble;
