@@ -37,6 +37,35 @@ trace() {
     have strace || packages strace
 }
 
+# What the agent is measured beside: run by the benchmark, never as services of this machine.
+peers() {
+    if ! { have prometheus-node-exporter && have zabbix_agentd && have facter && have ansible; }; then
+        without_services packages prometheus-node-exporter zabbix-agent facter ansible-core
+    fi
+}
+
+# Runs a command while packages may not start what they install, nor have it started with the machine.
+without_services() {
+    local policy=/usr/sbin/policy-rc.d presets=/etc/systemd/system-preset/00-infratrack-peers.preset
+    if [ "$(id -u)" -eq 0 ]; then
+        [ -e "$policy" ] || own_file "$policy" '#!/bin/sh' 'exit 101'
+        own_file "$presets" 'disable *'
+    fi
+    "$@"
+}
+
+# Makes an executable file of lines that goes when this script ends.
+own_files=()
+trap 'rm -f "${own_files[@]}"' EXIT
+own_file() {
+    local path=$1
+    shift
+    own_files+=("$path")
+    mkdir -p "$(dirname "$path")"
+    printf '%s\n' "$@" >"$path"
+    chmod 755 "$path"
+}
+
 lint() {
     have shellcheck || packages shellcheck
     if ! cargo deny --version >/dev/null 2>&1; then
@@ -47,7 +76,7 @@ lint() {
 
 for wanted in "$@"; do
     case "$wanted" in
-    postgres | trace | lint) "$wanted" ;;
+    postgres | trace | peers | lint) "$wanted" ;;
     *)
         echo "install.sh: unknown: $wanted" >&2
         exit 64
