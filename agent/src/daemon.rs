@@ -92,7 +92,8 @@ impl Daemon {
         let boot_id = collect::boot_id(&root).context("cannot read the boot id")?;
         let spool_config = SpoolConfig {
             quota_bytes: config.spool_quota_bytes,
-            probe: std::env::current_exe().ok(),
+            // The file this process runs, whatever has been installed since.
+            program: Some("/proc/self/exe".into()),
             ..SpoolConfig::new(config.state_dir.join("spool"))
         };
         let place = spool_config.dir.clone();

@@ -36,6 +36,9 @@ enum Command {
     Status,
     /// Print the facts this host would report, as JSON.
     Facts,
+    /// Keep a spool's records in a process of its own.
+    #[command(hide = true)]
+    SpoolStore { dir: PathBuf },
     /// Check a spool in a process of its own.
     #[command(hide = true)]
     SpoolProbe {
@@ -50,13 +53,17 @@ fn main() -> ExitCode {
     #[cfg(feature = "failpoints")]
     let _points = infratrack_agent::failpoint::set_up();
     let cli = Cli::parse();
-    if let Command::SpoolProbe {
-        dir,
-        generation,
-        salvage,
-    } = &cli.command
-    {
-        return spool::probe_main(dir, *generation, *salvage);
+    match &cli.command {
+        Command::SpoolStore { dir } => {
+            log_to_stderr(Targets::new().with_default(LevelFilter::WARN));
+            return spool::store_main(dir);
+        }
+        Command::SpoolProbe {
+            dir,
+            generation,
+            salvage,
+        } => return spool::probe_main(dir, *generation, *salvage),
+        Command::Run | Command::Enroll(_) | Command::Status | Command::Facts => {}
     }
     let config = match Config::load(cli.config.as_deref()) {
         Ok(config) => config,
@@ -66,14 +73,7 @@ fn main() -> ExitCode {
         }
     };
     let info = Targets::new().with_default(LevelFilter::INFO);
-    // journald has its own clock.
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .without_time();
-    tracing_subscriber::registry()
-        .with(lines)
-        .with(config.log.parse().unwrap_or(info))
-        .init();
+    log_to_stderr(config.log.parse().unwrap_or(info));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -84,7 +84,7 @@ fn main() -> ExitCode {
                 Command::Enroll(arguments) => cmd::enroll::run(config, arguments).await,
                 Command::Status => cmd::status::run(&config),
                 Command::Facts => cmd::facts::run(&config).await,
-                Command::SpoolProbe { .. } => Ok(()),
+                Command::SpoolStore { .. } | Command::SpoolProbe { .. } => Ok(()),
             }
         })
     });
@@ -95,4 +95,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn log_to_stderr(filter: Targets) {
+    // journald has its own clock.
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .without_time();
+    tracing_subscriber::registry()
+        .with(lines)
+        .with(filter)
+        .init();
 }

@@ -3,11 +3,13 @@
 //! A critical record that [`Spool::append`] took survives power loss and is sent in order until it
 //! is acknowledged, or its loss is counted: a range of numbers with a reason, on disk before what it
 //! covers is gone. Sources append; the uplink calls [`Spool::next`] and reports back what the
-//! collector answered. sled lives on a thread of its own; the same queue runs in memory for tests
+//! collector answered. sled lives in a process that ends when it is idle; the same queue runs in memory for tests
 //! and simulated fleets. How the files are laid out: [`files`]; how a damaged one opens: [`open`].
 
+mod apart;
 mod backend;
 mod cursor;
+mod disk;
 mod files;
 mod lane;
 mod ledger;
@@ -46,6 +48,7 @@ use ledger::Ledger;
 use memory::Medium;
 use queue::Queue;
 
+pub use apart::store_main;
 pub use probe::probe_main;
 
 /// How long [`Spool::close`] waits for the disk.
@@ -60,18 +63,22 @@ pub struct SpoolConfig {
     pub dir: PathBuf,
     /// What the spool may take on disk.
     pub quota_bytes: u64,
-    /// The agent's binary, run as `<probe> spool-probe DIR` before the spool is opened, so that a
-    /// panic, a hang or a huge allocation over a damaged file is a child's. `None`: checked in here.
-    pub probe: Option<PathBuf>,
+    /// The agent's binary, run as `spool-probe` before the spool is opened, so that a panic, a hang or a
+    /// huge allocation over a damaged file is a child's, and as `spool-store` while it is used, so that sled's
+    /// threads end when it is not. `None`: all of it in this process.
+    pub program: Option<PathBuf>,
+    /// How long that process stays when nobody asks for the store.
+    pub idle: Duration,
 }
 
 impl SpoolConfig {
-    /// The default quota (128 MiB), checked in this process.
+    /// The default quota (128 MiB), all in this process.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
             quota_bytes: 128 * 1024 * 1024,
-            probe: None,
+            program: None,
+            idle: Duration::from_mins(1),
         }
     }
 }

@@ -110,6 +110,9 @@ pub(super) trait Backend: Send {
     /// What the store takes on disk.
     fn size_bytes(&mut self) -> u64;
 
+    /// Lets go of what an idle store need not hold. Asked for now and then.
+    fn rest(&mut self);
+
     /// An empty store beside this one, in use once a ledger that names `generation` is stored.
     fn fresh(&mut self, generation: u64) -> Result<Box<dyn Backend>, BackendError>;
 

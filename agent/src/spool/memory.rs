@@ -111,6 +111,8 @@ impl Backend for Memory {
         Ok(())
     }
 
+    fn rest(&mut self) {}
+
     fn store_ledger(&mut self, ledger: &Ledger) -> Result<(), BackendError> {
         self.medium.lock().ledger = Some(ledger.clone());
         Ok(())

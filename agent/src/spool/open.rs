@@ -22,12 +22,12 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::backend::{Backend, BackendError};
+use super::disk::{Disk, Place};
 use super::ledger::Ledger;
 use super::newer;
 use super::probe::{self, Verdict};
 use super::queue::Queue;
 use super::salvage::salvage;
-use super::sled::Disk;
 use super::{OpenReport, SpoolConfig, SpoolError, files};
 use crate::failpoint::reach;
 
@@ -47,10 +47,15 @@ pub(super) async fn open(
 ) -> Result<(Queue, OpenReport), SpoolError> {
     let root = config.dir.as_path();
     files::create_dir(root).map_err(io_error("make its directory"))?;
-    let lock = lock(root).await?;
+    let place = Place {
+        root: root.to_owned(),
+        lock: lock(root).await?,
+        program: config.program.clone(),
+        idle: config.idle,
+    };
     let newer =
         newer::put_aside(root, now).map_err(io_error("put a newer version's files aside"))?;
-    let (mut queue, mut report) = open_own(config, lock, now).await?;
+    let (mut queue, mut report) = open_own(config, place, now).await?;
     report.newer = newer;
     newer::resend(config, &mut queue).await?;
     Ok((queue, report))
@@ -59,12 +64,12 @@ pub(super) async fn open(
 /// Opens what this version wrote, or an older one.
 async fn open_own(
     config: &SpoolConfig,
-    lock: Arc<File>,
+    place: Place,
     now: UnixMillis,
 ) -> Result<(Queue, OpenReport), SpoolError> {
     let root = config.dir.as_path();
     if files::is_fresh(root).map_err(io_error("read its directory"))? {
-        return Ok(fresh(config, lock, now)?);
+        return Ok(fresh(config, &place, now)?);
     }
     let mut begun = files::begin_opening(root);
     if begun.is_err() && files::release_reserve(root) {
@@ -81,11 +86,11 @@ async fn open_own(
     reach("spool::opening-checked");
     let mut opened = None;
     if verdict.sound {
-        opened = resume(config, &lock, &verdict)?;
+        opened = resume(config, &place, &verdict)?;
     }
     let opened = match opened {
         Some(opened) => opened,
-        None => quarantine(config, lock, verdict, now).await?,
+        None => quarantine(config, place, verdict, now).await?,
     };
     files::end_opening(root).map_err(io_error("remove its marker"))?;
     if let Err(error) = files::hold_reserve(root) {
@@ -122,11 +127,11 @@ async fn lock(root: &Path) -> Result<Arc<File>, SpoolError> {
 
 fn fresh(
     config: &SpoolConfig,
-    lock: Arc<File>,
+    place: &Place,
     now: UnixMillis,
 ) -> Result<(Queue, OpenReport), BackendError> {
     let ledger = Ledger::new(StreamId::at(now));
-    let mut disk = Disk::open(&config.dir, ledger.generation, lock)?;
+    let mut disk = Disk::open(place, ledger.generation)?;
     disk.apply(Vec::new(), Some(&ledger))?;
     disk.sync()?;
     disk.store_ledger(&ledger)?;
@@ -234,7 +239,7 @@ async fn run_child(
     extra: &[&str],
     limit: Duration,
 ) -> Option<()> {
-    let mut child = Command::new(config.probe.as_ref()?)
+    let mut child = Command::new(config.program.as_ref()?)
         .arg("spool-probe")
         .arg(root)
         .arg(generation.to_string())
@@ -259,7 +264,7 @@ async fn run_child(
 /// Opens a sound spool. `None` where it turns out not to be.
 fn resume(
     config: &SpoolConfig,
-    lock: &Arc<File>,
+    place: &Place,
     verdict: &Verdict,
 ) -> Result<Option<(Queue, OpenReport)>, SpoolError> {
     let Some(mut ledger) = verdict.ledger.clone() else {
@@ -271,7 +276,7 @@ fn resume(
     ledger.generation = adopted.unwrap_or(ledger.generation);
     let generation = ledger.generation;
     let resume = || {
-        let mut disk = Disk::open(&config.dir, ledger.generation, Arc::clone(lock))?;
+        let mut disk = Disk::open(place, ledger.generation)?;
         // Its copy of the ledger names the generation it is a copy of.
         disk.apply(Vec::new(), Some(&ledger))?;
         Queue::resume(Box::new(disk), ledger.clone(), config.quota_bytes)
@@ -311,7 +316,7 @@ fn remove_other_generations(root: &Path, generation: u64) -> Result<(), SpoolErr
 
 async fn quarantine(
     config: &SpoolConfig,
-    lock: Arc<File>,
+    place: Place,
     verdict: Verdict,
     now: UnixMillis,
 ) -> Result<(Queue, OpenReport), SpoolError> {
@@ -324,26 +329,26 @@ async fn quarantine(
     }
     files::forget_copy(&root).map_err(io_error("remove its copy"))?;
     let detail = verdict.detail;
-    let work = move || start_over(&root, lock, ledger, detail, quota_bytes, now);
+    let work = move || start_over(&place, ledger, detail, quota_bytes, now);
     spawn_blocking(work).await.map_err(|_| SpoolError::Closed)?
 }
 
 /// A fresh generation with what was saved, and the damaged one aside.
 fn start_over(
-    root: &Path,
-    lock: Arc<File>,
+    place: &Place,
     ledger: Option<Ledger>,
     detail: String,
     quota_bytes: u64,
     now: UnixMillis,
 ) -> Result<(Queue, OpenReport), SpoolError> {
+    let root = place.root.as_path();
     let generations = files::generations(root).map_err(io_error("read its directory"))?;
     let damaged = ledger
         .as_ref()
         .map(|ledger| ledger.generation)
         .or(generations.last().copied());
     let generation = generations.last().map_or(1, |last| last + 1);
-    let mut disk = Disk::open(root, generation, lock)?;
+    let mut disk = Disk::open(place, generation)?;
     let mut report = OpenReport::default();
     let mut target = Ledger::new(StreamId::at(now));
     if let Some(old) = ledger {

@@ -117,6 +117,7 @@ fn serve(mut queue: Queue, mut commands: mpsc::Receiver<Command>, status: &Mutex
                 return;
             }
         }
+        queue.backend.rest();
     }
 }
 

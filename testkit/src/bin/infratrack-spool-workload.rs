@@ -41,6 +41,8 @@ enum Cli {
         heartbeats: u64,
     },
     /// As the agent's own subcommand
+    SpoolStore { dir: PathBuf },
+    /// As the agent's own subcommand
     SpoolProbe {
         dir: PathBuf,
         generation: u64,
@@ -58,6 +60,7 @@ fn main() -> anyhow::Result<ExitCode> {
             generation,
             salvage,
         } => Ok(spool::probe_main(&dir, generation, salvage)),
+        Cli::SpoolStore { dir } => Ok(spool::store_main(&dir)),
         Cli::Backlog {
             directory,
             records,
@@ -95,8 +98,8 @@ fn main() -> anyhow::Result<ExitCode> {
             };
             let runtime = runtime()?;
             let marks = Marks::create(&marks)?;
-            let probe = std::env::current_exe()?;
-            runtime.block_on(workload::run(plan, &directory, marks, &earlier, probe))?;
+            let program = std::env::current_exe()?;
+            runtime.block_on(workload::run(plan, &directory, marks, &earlier, program))?;
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -191,8 +191,14 @@ impl Campaign {
 }
 
 /// Every scenario with this seed.
-pub fn plans(seed: u64, steps: u32) -> [Plan; 3] {
-    [Scenario::Plain, Scenario::Quota, Scenario::Damage].map(|scenario| Plan {
+pub fn plans(seed: u64, steps: u32) -> [Plan; 4] {
+    let scenarios = [
+        Scenario::Plain,
+        Scenario::Quota,
+        Scenario::Idle,
+        Scenario::Damage,
+    ];
+    scenarios.map(|scenario| Plan {
         scenario,
         seed,
         steps,

@@ -95,6 +95,10 @@ impl<'a> Reader<'a> {
         if rest.starts_with("+++") || rest.starts_with("---") {
             return Ok(());
         }
+        // A thread stopped before a call, and its process ended: the kernel never made the call.
+        if rest.starts_with("???(") && rest.ends_with("<detached ...>") {
+            return Ok(());
+        }
         if let Some(resumed) = rest.strip_prefix("<... ") {
             let (start, head) = self.open.remove(thread).context("resumed from nothing")?;
             let (_, tail) = resumed.split_once(" resumed>").context("no end")?;

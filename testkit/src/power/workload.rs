@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
@@ -27,6 +28,8 @@ pub enum Scenario {
     Plain,
     /// A quota so small that files rotate and old records yield all the time.
     Quota,
+    /// The store's process ends between any two uses.
+    Idle,
     /// Records are garbled, so that the spool is moved aside and begun anew.
     Damage,
 }
@@ -134,15 +137,21 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
 }
 
 /// How the spool of a scenario is opened.
-pub fn config(scenario: Scenario, directory: &Path, probe: Option<PathBuf>) -> SpoolConfig {
+pub fn config(scenario: Scenario, directory: &Path, program: Option<PathBuf>) -> SpoolConfig {
     let quota_bytes = match scenario {
         Scenario::Quota => 1024 * 1024,
-        Scenario::Plain | Scenario::Damage => 128 * 1024 * 1024,
+        Scenario::Plain | Scenario::Idle | Scenario::Damage => 128 * 1024 * 1024,
+    };
+    let default = SpoolConfig::new(directory);
+    let idle = match scenario {
+        Scenario::Idle => Duration::ZERO,
+        Scenario::Plain | Scenario::Quota | Scenario::Damage => default.idle,
     };
     SpoolConfig {
         quota_bytes,
-        probe,
-        ..SpoolConfig::new(directory)
+        program,
+        idle,
+        ..default
     }
 }
 
@@ -152,13 +161,13 @@ pub async fn run(
     directory: &Path,
     marks: Marks,
     earlier: &[Mark],
-    probe: PathBuf,
+    program: PathBuf,
 ) -> anyhow::Result<()> {
     let mut history = History::default();
     for mark in earlier {
         history.step(mark)?;
     }
-    let config = config(plan.scenario, directory, Some(probe));
+    let config = config(plan.scenario, directory, Some(program));
     let (spool, report) = Spool::open(config.clone(), NOW).await?;
     let mut run = Run {
         scenario: plan.scenario,
@@ -233,7 +242,7 @@ impl Run {
         let from = self.history.fresh;
         let count = match self.scenario {
             Scenario::Quota => self.random.random_range(1..20),
-            Scenario::Plain | Scenario::Damage => self.random.random_range(1..6),
+            Scenario::Plain | Scenario::Idle | Scenario::Damage => self.random.random_range(1..6),
         };
         self.mark(&Mark::Append { class, from, count })?;
         let records = (from..from + count).map(mark::record).collect();

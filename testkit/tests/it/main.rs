@@ -1,5 +1,6 @@
 //! The testkit's own tests, and those that look at the whole repository.
 
+mod apart;
 mod architecture;
 mod backlog;
 mod corpus;

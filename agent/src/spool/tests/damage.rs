@@ -317,7 +317,7 @@ async fn small_values_and_heartbeat_numbers_outlive_damage() {
 async fn a_probe_that_dies_costs_the_spool_but_not_the_count() {
     let dir = filled().await;
     let config = SpoolConfig {
-        probe: Some("/bin/false".into()),
+        program: Some("/bin/false".into()),
         ..SpoolConfig::new(dir.path())
     };
     let (spool, report) = Spool::open(config, NOW).await.unwrap();
@@ -330,7 +330,7 @@ async fn a_probe_that_dies_costs_the_spool_but_not_the_count() {
 async fn without_a_binary_to_probe_with_the_spool_is_read_in_process() {
     let dir = filled().await;
     let config = SpoolConfig {
-        probe: Some(dir.path().join("missing")),
+        program: Some(dir.path().join("missing")),
         ..SpoolConfig::new(dir.path())
     };
     let (_, report) = Spool::open(config, NOW).await.unwrap();

@@ -6,7 +6,7 @@ use infratrack_shared::wire::batch::Class;
 use tempfile::tempdir;
 
 use super::super::backend::{Backend, Key};
-use super::super::sled::Disk;
+use super::super::disk::{Disk, Place};
 use super::super::{Spool, SpoolConfig, SpoolError, files};
 use super::{NOW, acknowledge, expected, next, next_part, numbered, open, said, seqs, texts};
 
@@ -224,8 +224,13 @@ async fn a_spool_that_another_process_holds_is_left_alone() {
 /// Changes one stored value behind the spool's back.
 pub(super) fn edit(root: &std::path::Path, key: &Key, change: impl FnOnce(&mut Vec<u8>)) {
     let ledger = files::load_ledger(root).unwrap();
-    let lock = Arc::new(std::fs::File::open(root.join("lock")).unwrap());
-    let mut disk = Disk::open(root, ledger.generation, lock).unwrap();
+    let place = Place {
+        root: root.to_owned(),
+        lock: Arc::new(std::fs::File::open(root.join("lock")).unwrap()),
+        program: None,
+        idle: std::time::Duration::MAX,
+    };
+    let mut disk = Disk::open(&place, ledger.generation).unwrap();
     let mut value = disk.get(key).unwrap().unwrap().to_vec();
     change(&mut value);
     disk.apply(vec![(key.clone(), Some(value.into()))], None)
