@@ -77,10 +77,7 @@ pub(crate) fn copy(host: &Host) -> Host {
         let file = file.unwrap();
         std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
     }
-    let mut copy = Host::of(identity, dir);
-    // Not another machine: the same one, had it not renewed since.
-    copy.instance = host.instance;
-    copy
+    Host::of(identity, dir)
 }
 
 fn retire(collector: &Collector, arguments: &[&str]) -> Output {
@@ -177,7 +174,9 @@ async fn a_fleet_goes_through_a_whole_rotation_without_a_hand() {
     }
     assert_eq!(awake.identity.roots().unwrap().len(), 2);
     assert!(retire(&first, &[]).status.code() == Some(1), "too early");
-    let before = copy(&awake);
+    let mut before = copy(&awake);
+    // Not another machine: the same one, had it not renewed since.
+    before.instance = awake.instance;
 
     // The new generation signs, on both collectors, and their listeners show it.
     eventually("the new generation to sign", || async {
