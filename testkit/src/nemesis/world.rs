@@ -369,6 +369,8 @@ impl World {
             .arg(dir.join("disk"))
             .arg("--ledger")
             .arg(dir.join("ledger"))
+            // What a killed fleet leaves goes with the world.
+            .env("TMPDIR", dir)
             .env("FAILPOINTS", failpoints.unwrap_or_default());
         Process::start(&mut command, &dir.join("fleet.log"), Stdio::null())
     }
