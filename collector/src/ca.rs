@@ -194,9 +194,9 @@ impl Ca {
     }
 
     /// Whether a certificate that one of the CA's keys signed is from a generation that is still accepted.
-    pub fn accepts(&self, certificate: &CertificateDer<'_>) -> bool {
-        let by = issuer_key_id(certificate);
-        self.accepted().any(|one| one.is_issuer(by.as_deref()))
+    pub fn accepts(&self, certificate: &Presented) -> bool {
+        let by = certificate.issuer_key_id.as_deref();
+        self.accepted().any(|one| one.is_issuer(by))
     }
 
     /// SHA-256 of the root's `SubjectPublicKeyInfo`: what enrollment tokens made at `now` pin.
@@ -334,17 +334,37 @@ pub fn spki_of(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
     Some(parsed.tbs_certificate.subject_pki.raw.to_vec())
 }
 
-/// The serial number of a certificate as the tables have it, and the URI it names its host by.
-pub fn serial_and_uri(certificate: &CertificateDer<'_>) -> Option<(Vec<u8>, String)> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    Some((parsed.raw_serial().to_vec(), uri_of(&parsed)?))
+/// What a certificate says of itself, read once for all requests of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Presented {
+    /// As the tables have it.
+    pub serial: Vec<u8>,
+    /// What it names its host by.
+    pub uri: String,
+    issuer_key_id: Option<Vec<u8>>,
+}
+
+impl Presented {
+    /// `None` where it is damaged or names nobody.
+    pub fn read(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+        Some(Self {
+            serial: parsed.raw_serial().to_vec(),
+            uri: uri_of(&parsed)?,
+            issuer_key_id: key_ids_of(&parsed).1,
+        })
+    }
 }
 
 /// The identifiers of a certificate's own key and of the one that signed it (RFC 5280, 4.2.1.1 and .2).
 fn key_ids(certificate: &CertificateDer<'_>) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
-    let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else {
-        return (None, None);
-    };
+    x509_parser::parse_x509_certificate(certificate)
+        .map_or((None, None), |(_, parsed)| key_ids_of(&parsed))
+}
+
+fn key_ids_of(
+    parsed: &x509_parser::certificate::X509Certificate<'_>,
+) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
     let (mut own, mut by) = (None, None);
     for extension in parsed.extensions() {
         let parsed = extension.parsed_extension();

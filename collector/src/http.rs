@@ -21,7 +21,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use ipnet::IpNet;
 use rustls::ServerConfig;
 use rustls::server::Acceptor;
-use rustls_pki_types::CertificateDer;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -29,6 +28,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::ca::Presented;
 use drain::Drain;
 use pending::PendingByAddress;
 
@@ -87,8 +87,8 @@ pub struct Listener {
 pub struct Peer {
     /// The address that a trusted proxy named, else the socket's.
     pub address: SocketAddr,
-    /// The leaf certificate that the handshake verified.
-    pub certificate: Option<CertificateDer<'static>>,
+    /// Of the leaf certificate that the handshake verified.
+    pub certificate: Option<Presented>,
 }
 
 /// What happened at a listener since it started.
@@ -211,7 +211,7 @@ impl<H: Handler> Connection<H> {
             .1
             .peer_certificates()
             .and_then(<[_]>::first)
-            .cloned();
+            .and_then(Presented::read);
         self.requests(
             stream,
             Peer {

@@ -73,7 +73,7 @@ async fn prove(
         Refusal::new(StatusCode::UNAUTHORIZED, code::CERTIFICATE_UNKNOWN, detail)
     };
     let sent = CertificateDer::from(request.certificate.as_slice());
-    let (serial, _) = ca::serial_and_uri(&sent).ok_or_else(unknown)?;
+    let serial = ca::Presented::read(&sent).ok_or_else(unknown)?.serial;
     let listed = agent_certs::find(connection, &serial)
         .await
         .map_err(unavailable)?

@@ -21,7 +21,6 @@ use crate::agents::enroll::{self, Enrolled};
 use crate::agents::problem::Refusal;
 use crate::agents::{ingest, renew, returning};
 use crate::app::App;
-use crate::ca;
 use crate::http::body::{self, BodyError, MinRate};
 use crate::http::{Handler, Peer};
 
@@ -124,18 +123,16 @@ async fn host_of(app: &App, peer: &Peer) -> Result<HostId, Refusal> {
     let certificate = peer
         .certificate
         .as_ref()
-        .ok_or_else(|| unknown("the connection has no certificate"))?;
-    let (serial, uri) = ca::serial_and_uri(certificate)
         .ok_or_else(|| unknown("the certificate names no host (URI SAN)"))?;
     let ca = app.ca.load();
     // The handshake asked the same, perhaps long ago.
     if !ca.accepts(certificate) {
         return Err(unknown("the CA that issued the certificate was retired"));
     }
-    let named = spiffe::host_of_uri(&uri, ca.trust_domain());
+    let named = spiffe::host_of_uri(&certificate.uri, ca.trust_domain());
     drop(ca);
     let named = named.ok_or_else(|| unknown("the certificate names no host of this fleet"))?;
-    let listed = app.certificates.check(&serial).await?;
+    let listed = app.certificates.check(&certificate.serial).await?;
     if listed == named {
         Ok(named)
     } else {

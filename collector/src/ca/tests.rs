@@ -15,6 +15,10 @@ fn csr() -> Vec<u8> {
     params.serialize_request(&key).expect("csr").der().to_vec()
 }
 
+fn presented(issued: &Issued) -> Presented {
+    Presented::read(&issued.certificate).expect("parses")
+}
+
 #[test]
 fn a_ca_is_made_once_and_its_keys_are_private() {
     use std::os::unix::fs::PermissionsExt;
@@ -44,7 +48,7 @@ fn a_host_certificate_takes_only_the_key_from_its_request() {
     let issued = ca
         .issue_host(&request, host, NOW, Duration::days(30))
         .expect("signed");
-    let (serial, uri) = serial_and_uri(&issued.certificate).expect("parses");
+    let Presented { serial, uri, .. } = Presented::read(&issued.certificate).expect("parses");
     assert_eq!(serial, issued.serial);
     assert_eq!(spiffe::host_of_uri(&uri, "example.org"), Some(host));
     let (_, parsed) = x509_parser::parse_x509_certificate(&issued.certificate).expect("parses");
@@ -119,7 +123,7 @@ fn a_rotated_ca_is_trusted_before_it_signs() {
         let issued = ca
             .issue_host(&request, HostId::random(), now, Duration::days(30))
             .expect("signed");
-        assert!(ca.accepts(&issued.certificate));
+        assert!(ca.accepts(&presented(&issued)));
         let chain = ca.chain_of(issued.certificate.to_vec());
         assert_eq!(chain[1].as_slice(), signer.issuing.as_ref());
     }
@@ -145,7 +149,7 @@ fn one_rotation_ends_before_the_next_begins() {
     let issued = ca
         .issue_host(&request, HostId::random(), NOW, Duration::days(30))
         .expect("signed");
-    assert!(!after.accepts(&issued.certificate));
+    assert!(!after.accepts(&presented(&issued)));
     let (_, key) = ca.sign_message(b"words").expect("signed");
     assert!(after.signer(&key).is_some());
     // The retired one's keys are not needed any more.

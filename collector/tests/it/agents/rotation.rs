@@ -80,6 +80,13 @@ pub(crate) fn copy(host: &Host) -> Host {
     Host::of(identity, dir)
 }
 
+/// The same machine, had it not renewed since.
+fn unrenewed(host: &Host) -> Host {
+    let mut before = copy(host);
+    before.instance = host.instance;
+    before
+}
+
 fn retire(collector: &Collector, arguments: &[&str]) -> Output {
     let config = collector.data_dir.path().join("collector.toml");
     let text = format!("data_dir = \"{}\"", collector.data_dir.path().display());
@@ -174,9 +181,7 @@ async fn a_fleet_goes_through_a_whole_rotation_without_a_hand() {
     }
     assert_eq!(awake.identity.roots().unwrap().len(), 2);
     assert!(retire(&first, &[]).status.code() == Some(1), "too early");
-    let mut before = copy(&awake);
-    // Not another machine: the same one, had it not renewed since.
-    before.instance = awake.instance;
+    let before = unrenewed(&awake);
 
     // The new generation signs, on both collectors, and their listeners show it.
     eventually("the new generation to sign", || async {
