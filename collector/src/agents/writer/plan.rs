@@ -1,6 +1,6 @@
 //! What a group of batches becomes: decided in memory, under the locks of its streams.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use infratrack_shared::ids::{HostId, InstanceId, StreamId};
 use infratrack_shared::wire::answer::{Ack, Cursor, Expected, Rejected, StateAck};
@@ -101,6 +101,7 @@ pub(super) fn plan<'a>(
         };
         plan.answers.push(answer);
     }
+    plan.keep_each_once();
     plan.heartbeats
         .sort_by_key(|row| (row.host, row.at, row.heartbeat.stream, row.heartbeat.n));
     plan.events.sort_by_key(|planned| planned.event.host);
@@ -110,6 +111,19 @@ pub(super) fn plan<'a>(
 }
 
 impl<'a> Plan<'a> {
+    /// A heartbeat that came twice before either was stored, under times that may differ, is kept as it came
+    /// first. What is in the table is compared there; what is in one statement, nowhere but here.
+    fn keep_each_once(&mut self) {
+        if self.heartbeats.iter().all(|row| !row.may_move) {
+            return;
+        }
+        let mut seen = HashSet::with_capacity(self.heartbeats.len());
+        self.heartbeats.retain(|row| {
+            let heartbeat = row.heartbeat;
+            seen.insert((row.host, heartbeat.stream, heartbeat.n, row.claimed_at))
+        });
+    }
+
     fn report(&mut self, index: usize, report: &'a Report) -> Answer {
         let batch = &report.batch;
         let mut decisions = Vec::new();

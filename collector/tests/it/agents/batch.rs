@@ -254,6 +254,27 @@ async fn times_from_the_future_are_clamped_and_still_count_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_heartbeat_that_comes_twice_before_either_is_stored_counts_once() {
+    // Both wait for the same transaction, as they do where a database stands still.
+    let linger = std::time::Duration::from_millis(500);
+    let collector = Collector::start_with(|config| config.ingest.linger = linger).await;
+    let host = collector.host().await;
+    let mut live = host.batch(&collector);
+    host.send(&collector, &live).await.unwrap();
+    let mut heartbeat = host.heartbeat(&collector);
+    heartbeat.at = heartbeat.at.plus_millis(-8 * 3_600_000);
+    live.sent_at = heartbeat.at;
+    // Two seconds later by a clock that is hours behind: it is filed under another time.
+    let mut again = host.batch_at(heartbeat.at.plus_millis(2000));
+    again.parts = vec![beats(1, vec![heartbeat.clone()])];
+    live.heartbeat = Some(heartbeat);
+    let (first, second) = tokio::join!(host.send(&collector, &live), host.send(&collector, &again));
+    first.unwrap();
+    second.unwrap();
+    assert_eq!(collector.count(HEARTBEATS, &host).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn heartbeats_older_than_raw_retention_are_added_to_the_sums() {
     let collector = Collector::start().await;
     let host = collector.host().await;
