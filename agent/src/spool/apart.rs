@@ -234,7 +234,14 @@ fn send<T: Serialize>(pipe: &mut UnixStream, message: &T) -> io::Result<()> {
 /// `None` where the other side closed the pipe.
 fn receive<T: serde::de::DeserializeOwned>(pipe: &mut UnixStream) -> io::Result<Option<T>> {
     let mut length = [0; 4];
-    if pipe.read(&mut length[..1])? == 0 {
+    let started = loop {
+        match pipe.read(&mut length[..1]) {
+            // A socket with a timeout is never restarted after a signal, such as a child's end; see signal(7).
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => break read? > 0,
+        }
+    };
+    if !started {
         return Ok(None);
     }
     pipe.read_exact(&mut length[1..])?;
@@ -246,4 +253,34 @@ fn receive<T: serde::de::DeserializeOwned>(pipe: &mut UnixStream) -> io::Result<
     pipe.read_exact(&mut content)?;
     let message = codec::decode(&content, &LIMITS).map_err(io::Error::other)?;
     Ok(Some(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use nix::sys::pthread::{pthread_kill, pthread_self};
+    use tokio::signal::unix::{SignalKind, signal};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_signal_does_not_end_the_wait_for_an_answer() {
+        let _caught = signal(SignalKind::user_defined1()).unwrap();
+        let (mut pipe, mut its) = UnixStream::pair().unwrap();
+        pipe.set_read_timeout(Some(ANSWER)).unwrap();
+        let (tell, told) = mpsc::channel();
+        let waiting = thread::spawn(move || {
+            tell.send(pthread_self()).unwrap();
+            receive::<Reply>(&mut pipe)
+        });
+        let waiter = told.recv().unwrap();
+        for _ in 0..50 {
+            pthread_kill(waiter, Signal::SIGUSR1).unwrap();
+            thread::sleep(Duration::from_millis(1));
+        }
+        send(&mut its, &Reply::Ok(None)).unwrap();
+        assert!(matches!(waiting.join().unwrap(), Ok(Some(Ok(None)))));
+    }
 }
