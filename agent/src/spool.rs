@@ -67,7 +67,7 @@ pub struct SpoolConfig {
     /// huge allocation over a damaged file is a child's, and as `spool-store` while it is used, so that sled's
     /// threads end when it is not. `None`: all of it in this process.
     pub program: Option<PathBuf>,
-    /// How long that process stays when nobody asks for the store.
+    /// The store is closed, and its process ends, when nobody asked for it this long.
     pub idle: Duration,
 }
 

@@ -278,7 +278,7 @@ mod tests {
         let waiter = told.recv().unwrap();
         for _ in 0..50 {
             pthread_kill(waiter, Signal::SIGUSR1).unwrap();
-            thread::sleep(Duration::from_millis(1));
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         send(&mut its, &Reply::Ok(None)).unwrap();
         assert!(matches!(waiting.join().unwrap(), Ok(Some(Ok(None)))));

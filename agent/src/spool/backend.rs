@@ -94,6 +94,12 @@ impl BackendError {
     }
 }
 
+/// A store that takes the place of the one it is a copy of.
+pub(super) struct Awake {
+    pub store: Box<dyn Backend>,
+    pub ledger: Ledger,
+}
+
 /// See the module.
 pub(super) trait Backend: Send {
     fn get(&mut self, key: &Key) -> Result<Option<Bytes>, BackendError>;
@@ -110,12 +116,16 @@ pub(super) trait Backend: Send {
     /// What the store takes on disk.
     fn size_bytes(&mut self) -> u64;
 
-    /// Lets go of what an idle store need not hold. Asked for now and then.
+    /// Closes a store that is idle. Asked for now and then.
     fn rest(&mut self);
+
+    /// Where the store is closed: a copy of it, open, and the stored ledger that names it. It takes this one's
+    /// place, which stays as it was closed until then; every use comes after this.
+    fn awaken(&mut self, ledger: &Ledger) -> Result<Option<Awake>, BackendError>;
 
     /// An empty store beside this one, in use once a ledger that names `generation` is stored.
     fn fresh(&mut self, generation: u64) -> Result<Box<dyn Backend>, BackendError>;
 
-    /// Deletes a store that no ledger names.
+    /// Deletes a store that the stored ledger does not name.
     fn discard(self: Box<Self>);
 }

@@ -2,18 +2,21 @@
 //!
 //! sled works in a process of its own where there is a binary for it ([`Apart`]), else in this one. That process is
 //! there while the store is used and for a minute after, so an idle agent has none of sled's threads and
-//! memory. A store that failed is let go of, and opened again by the first use after a pause.
+//! memory. A store that failed is let go of too, and opened again by the first use after a pause.
+//!
+//! Power lost while sled opens a file can cost what was there, so what is opened again is a copy, and the original
+//! goes when a ledger names the copy: [`Disk::awaken`]. Only where the disk has no room for one it is opened itself.
 
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::apart::Apart;
-use super::backend::{Backend, BackendError, Key, Write};
+use super::backend::{Awake, Backend, BackendError, Key, Write};
 use super::files;
 use super::ledger::Ledger;
 use super::sled::Store;
@@ -24,6 +27,8 @@ const PAUSE_MAX: Duration = Duration::from_mins(1);
 const WRITE_BYTES: usize = 64;
 /// The size on disk is measured again after this much was written.
 const MEASURE_BYTES: u64 = 256 * 1024;
+/// A larger store stays open: to copy it would cost more than its threads.
+const CLOSED_MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// What every generation of a spool has in common.
 #[derive(Clone)]
@@ -33,15 +38,18 @@ pub(super) struct Place {
     pub(super) lock: Arc<File>,
     /// The binary that [`Apart`] runs; see [`super::SpoolConfig`].
     pub(super) program: Option<PathBuf>,
-    /// How long a process of its own may be idle.
+    /// A store that nobody asked for this long is closed.
     pub(super) idle: Duration,
 }
 
 /// See the module.
 pub(super) struct Disk {
     place: Place,
+    generation: u64,
     dir: PathBuf,
     open: Option<Opened>,
+    /// There was no room for a copy: the files themselves may be opened.
+    in_place: bool,
     used_at: Instant,
     failures: u32,
     open_at: Option<Instant>,
@@ -61,8 +69,10 @@ impl Disk {
         let mut disk = Self {
             place: place.clone(),
             size_bytes: 0,
+            generation,
             dir,
             open: None,
+            in_place: false,
             used_at: Instant::now(),
             failures: 0,
             open_at: None,
@@ -90,10 +100,7 @@ impl Disk {
         work: impl FnOnce(&mut Opened) -> Result<T, BackendError>,
     ) -> Result<T, BackendError> {
         self.used_at = Instant::now();
-        if self.open.is_none() {
-            if self.open_at.is_some_and(|at| Instant::now() < at) {
-                return Err(BackendError::Pausing);
-            }
+        if self.open.is_none() && self.in_place && !self.is_pausing() {
             match self.open_store() {
                 Ok(open) => self.open = Some(open),
                 Err(error) => return Err(self.failed(error)),
@@ -121,7 +128,48 @@ impl Disk {
         error
     }
 
+    fn is_pausing(&self) -> bool {
+        self.open_at.is_some_and(|at| Instant::now() < at)
+    }
+
+    /// Opens a copy. Power lost at any point leaves these files as they are, and the ledger that names them.
+    fn open_copy(&self, ledger: &Ledger) -> Result<Awake, BackendError> {
+        let io = |source| BackendError::io("copy its files", source);
+        let root = &self.place.root;
+        files::copy_generation(root, self.generation).map_err(io)?;
+        let missing = || io(io::ErrorKind::NotFound.into());
+        let generation = files::adopt_copy(root).map_err(io)?.ok_or_else(missing)?;
+        let ledger = Ledger {
+            generation,
+            ..ledger.clone()
+        };
+        let mut copy = match Self::open(&self.place, generation) {
+            Ok(copy) => Box::new(copy),
+            Err(error) => {
+                remove(&files::generation_dir(root, generation));
+                return Err(error);
+            }
+        };
+        // Its first sync takes the reserve again.
+        copy.failures = self.failures;
+        let stored = copy
+            .apply(Vec::new(), Some(&ledger))
+            .and_then(|()| copy.sync())
+            .and_then(|()| copy.store_ledger(&ledger));
+        match stored {
+            Ok(()) => Ok(Awake {
+                store: copy,
+                ledger,
+            }),
+            Err(error) => {
+                copy.discard();
+                Err(error)
+            }
+        }
+    }
+
     fn close(&mut self) {
+        self.in_place = false;
         match self.open.take() {
             Some(Opened::Here(store)) => store.close(),
             Some(Opened::Apart(apart)) => drop(apart),
@@ -189,18 +237,34 @@ impl Backend for Disk {
     }
 
     fn rest(&mut self) {
-        let is_idle = self.used_at.elapsed() >= self.place.idle;
-        if let Some(Opened::Apart(apart)) = &mut self.open
-            && is_idle
-        {
-            // What is not on the disk yet is not to depend on how that process ends.
-            match apart.sync() {
-                Ok(()) => self.close(),
-                Err(error) => {
-                    let error = self.failed(error);
-                    tracing::warn!(%error, "spool: its store could not be closed in order");
-                }
+        let in_use = self.used_at.elapsed() < self.place.idle;
+        if self.open.is_none() || in_use || self.size_bytes > CLOSED_MAX_BYTES {
+            return;
+        }
+        // What is not on the disk yet is not to depend on how a process ends.
+        match self.sync() {
+            Ok(()) => self.close(),
+            Err(error) => {
+                tracing::warn!(%error, "spool: its store could not be closed in order");
             }
+        }
+    }
+
+    fn awaken(&mut self, ledger: &Ledger) -> Result<Option<Awake>, BackendError> {
+        if self.open.is_some() || self.in_place {
+            return Ok(None);
+        }
+        if self.is_pausing() {
+            return Err(BackendError::Pausing);
+        }
+        match self.open_copy(ledger) {
+            Ok(awake) => Ok(Some(awake)),
+            Err(BackendError::Full) => {
+                tracing::warn!("spool: no room for a copy, its files are opened themselves");
+                self.in_place = true;
+                Ok(None)
+            }
+            Err(error) => Err(self.failed(error)),
         }
     }
 
@@ -217,35 +281,100 @@ impl Backend for Disk {
 
     fn discard(mut self: Box<Self>) {
         self.close();
-        if let Err(error) = fs::remove_dir_all(&self.dir) {
-            tracing::warn!(%error, "spool: an old generation can't be removed");
+        // An error of the ledger's store does not say whether it is stored.
+        let named = files::load_ledger(&self.place.root);
+        if named.is_none_or(|ledger| ledger.generation != self.generation) {
+            remove(&self.dir);
         }
+    }
+}
+
+fn remove(dir: &Path) {
+    if let Err(error) = fs::remove_dir_all(dir) {
+        tracing::warn!(%error, "spool: an old generation can't be removed");
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use infratrack_shared::ids::StreamId;
+    use infratrack_shared::time::UnixMillis;
+
     use super::*;
 
-    #[test]
-    fn a_store_that_is_opened_again_by_a_sync_is_the_same_store() {
-        let root = tempfile::tempdir().unwrap();
-        let place = Place {
-            root: root.path().to_owned(),
-            lock: Arc::new(File::create(root.path().join("lock")).unwrap()),
+    fn place(root: &Path) -> Place {
+        Place {
+            root: root.to_owned(),
+            lock: Arc::new(File::create(root.join("lock")).unwrap()),
             program: None,
             idle: Duration::MAX,
-        };
-        let mut disk = Disk::open(&place, 1).unwrap();
+        }
+    }
+
+    fn closed(root: &Path) -> (Disk, Ledger, Key) {
+        let place = place(root);
+        let ledger = Ledger::new(StreamId::at(UnixMillis(0)));
+        let mut disk = Disk::open(&place, ledger.generation).unwrap();
         let key = Key::value("kept");
         let kept = Bytes::from_static(b"kept");
-        disk.apply(vec![(key.clone(), Some(kept.clone()))], None)
+        disk.apply(vec![(key.clone(), Some(kept))], Some(&ledger))
             .unwrap();
         disk.sync().unwrap();
-        disk.failed(BackendError::Full);
-        assert!(matches!(disk.sync(), Err(BackendError::Pausing)));
+        disk.store_ledger(&ledger).unwrap();
+        disk.failed(BackendError::Damaged("on purpose".to_owned()));
+        (disk, ledger, key)
+    }
+
+    fn content(dir: &Path) -> Vec<u8> {
+        fs::read(dir.join("db")).unwrap()
+    }
+
+    #[test]
+    fn a_closed_store_is_opened_as_a_copy_and_stays_as_it_is() {
+        let root = tempfile::tempdir().unwrap();
+        let (mut disk, ledger, key) = closed(root.path());
+        let before = content(&disk.dir);
+        assert!(matches!(disk.awaken(&ledger), Err(BackendError::Pausing)));
         disk.open_at = None;
-        disk.sync().unwrap();
-        assert_eq!(disk.get(&key).unwrap(), Some(kept));
+        // No use opens it in passing.
+        assert!(matches!(disk.sync(), Err(BackendError::Pausing)));
+        let mut awake = disk.awaken(&ledger).unwrap().unwrap();
+        assert_eq!(awake.store.get(&key).unwrap().unwrap(), "kept");
+        assert_eq!(awake.ledger.generation, ledger.generation + 1);
+        assert_eq!(files::load_ledger(root.path()), Some(awake.ledger));
+        assert_eq!(content(&disk.dir), before);
+        Box::new(disk).discard();
+        assert_eq!(files::generations(root.path()).unwrap(), [2]);
+    }
+
+    #[test]
+    fn a_large_store_stays_open() {
+        let root = tempfile::tempdir().unwrap();
+        let place = Place {
+            idle: Duration::ZERO,
+            ..place(root.path())
+        };
+        let mut disk = Disk::open(&place, 1).unwrap();
+        let value = Bytes::from(vec![7; 64 * 1024]);
+        let enough = CLOSED_MAX_BYTES / value.len() as u64 + 1;
+        for number in 0..enough {
+            let key = Key::value(&number.to_string());
+            disk.apply(vec![(key, Some(value.clone()))], None).unwrap();
+        }
+        disk.size_bytes();
+        disk.rest();
+        assert!(disk.open.is_some());
+        disk.size_bytes = CLOSED_MAX_BYTES;
+        disk.rest();
+        assert!(disk.open.is_none());
+    }
+
+    #[test]
+    fn a_store_that_the_ledger_names_is_not_deleted() {
+        let root = tempfile::tempdir().unwrap();
+        let (disk, ledger, _) = closed(root.path());
+        Box::new(disk).discard();
+        let left = files::generations(root.path()).unwrap();
+        assert_eq!(left, [ledger.generation]);
     }
 }

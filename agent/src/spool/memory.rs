@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::backend::{Backend, BackendError, Key, Write};
+use super::backend::{Awake, Backend, BackendError, Key, Write};
 use super::ledger::Ledger;
 
 /// See the module.
@@ -112,6 +112,10 @@ impl Backend for Memory {
     }
 
     fn rest(&mut self) {}
+
+    fn awaken(&mut self, _ledger: &Ledger) -> Result<Option<Awake>, BackendError> {
+        Ok(None)
+    }
 
     fn store_ledger(&mut self, ledger: &Ledger) -> Result<(), BackendError> {
         self.medium.lock().ledger = Some(ledger.clone());

@@ -105,6 +105,21 @@ impl Queue {
         Ok(queue)
     }
 
+    /// Before every use of the store: opens it where it is closed.
+    pub(super) fn wake(&mut self) -> Result<(), BackendError> {
+        let ledger = Ledger {
+            revision: self.revision + 1,
+            ..self.ledger.clone()
+        };
+        let Some(awake) = self.backend.awaken(&ledger)? else {
+            return Ok(());
+        };
+        self.revision = awake.ledger.revision;
+        self.ledger = awake.ledger;
+        std::mem::replace(&mut self.backend, awake.store).discard();
+        Ok(())
+    }
+
     pub(super) fn commit(&mut self, change: Change) -> Result<(), BackendError> {
         let Change {
             mut ledger,
@@ -112,6 +127,11 @@ impl Queue {
             deletes,
             until,
         } = change;
+        if !puts.is_empty() || !deletes.is_empty() || until == Until::Synced {
+            self.wake()?;
+        }
+        // A store may have been woken since the caller took its copy of the ledger.
+        ledger.generation = self.ledger.generation;
         self.revision += 1;
         ledger.revision = self.revision;
         if until == Until::Synced {
@@ -317,6 +337,7 @@ impl Queue {
             return Ok(Found::Lost(lost));
         }
         let key = Key::record(slot, class, seq);
+        self.wake()?;
         let value = match self.backend.get(&key) {
             Ok(value) => value,
             Err(BackendError::Damaged(detail)) => {
@@ -375,6 +396,7 @@ impl Queue {
 
     pub(super) fn get(&mut self, name: &str) -> Result<Option<Bytes>, BackendError> {
         if self.ledger.values.contains(name) {
+            self.wake()?;
             self.backend.get(&Key::value(name))
         } else {
             Ok(None)
@@ -434,7 +456,8 @@ impl Queue {
     }
 
     pub(super) fn size_of(&mut self, key: &Key) -> u64 {
-        match self.backend.get(key) {
+        let got = self.wake().and_then(|()| self.backend.get(key));
+        match got {
             Ok(Some(value)) => value.len() as u64,
             Ok(None) | Err(_) => 0,
         }

@@ -77,7 +77,8 @@ impl Queue {
     }
 
     fn rebuild(&mut self, mut target: Ledger, runs: &[Run]) -> Result<(), BackendError> {
-        target.generation += 1;
+        self.wake()?;
+        target.generation = self.ledger.generation + 1;
         self.revision += 1;
         target.revision = self.revision;
         let mut fresh = self.backend.fresh(target.generation)?;

@@ -1,5 +1,6 @@
 //! Restarts of a spool on disk: what stays, what a kill may cost, what holds the directory.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use infratrack_shared::wire::batch::Class;
@@ -250,4 +251,38 @@ pub(super) fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
             std::fs::copy(entry.path(), target).unwrap();
         }
     }
+}
+
+/// The store is closed after every step, so that each begins with a copy of it.
+#[tokio::test]
+async fn a_spool_whose_store_is_always_idle_is_the_same_spool() {
+    let dir = tempdir().unwrap();
+    let config = SpoolConfig {
+        idle: std::time::Duration::ZERO,
+        ..SpoolConfig::new(dir.path())
+    };
+    let (spool, _) = Spool::open(config, NOW).await.unwrap();
+    let mut stores = BTreeSet::new();
+    let mut named = || {
+        let ledger = files::load_ledger(dir.path()).unwrap();
+        assert_eq!(files::generations(dir.path()).unwrap(), [ledger.generation]);
+        stores.insert(ledger.generation);
+    };
+    for round in 0..4 {
+        let records = numbered(10 * round..10 * round + 10);
+        let last = spool.append(Class::Critical, records).await.unwrap();
+        spool.put("cursor", last.to_string().into()).await.unwrap();
+        named();
+        let part = next_part(&spool).await;
+        assert_eq!(seqs(&part), (10 * round + 1..=last).collect::<Vec<_>>());
+        named();
+        acknowledge(&spool, Class::Critical, last, NOW).await;
+        named();
+        let kept = spool.get("cursor").await.unwrap().unwrap();
+        assert_eq!(kept, last.to_string());
+        spool.heartbeat_number().await.unwrap();
+        named();
+    }
+    assert!(stores.len() > 8, "{stores:?}");
+    spool.close().await.unwrap();
 }
