@@ -6,7 +6,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 TOOLS := packaging/tools
 
-.PHONY: help demo test lint fmt bench soak sqlx deps-postgres deps-trace deps-lint
+.PHONY: help demo test lint fmt bench bench-ingest bench-agent soak sqlx agent deps-postgres deps-trace deps-peers deps-lint
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -29,12 +29,22 @@ lint: deps-lint ## Formatting, lints, licences, SQL cache
 fmt: ## Format everything
 	$(CARGO) fmt --all
 
-bench: deps-postgres ## Measure a release build with a simulated fleet
-	$(CARGO) build --release --locked --bin infratrack-collector --bin infratrack-agent --bin infratrack-fleet
-	$(TOOLS)/bench.sh
+bench: bench-ingest bench-agent ## Measure a release build: docs/benchmarks.md
 
-soak: deps-postgres deps-trace ## Long campaigns: faults, damage, power loss, backlogs
+bench-ingest: deps-postgres ## Measure the collector, beside what this machine can do
+	$(CARGO) build --release --locked --bin infratrack-collector --bin infratrack-bench
+	target/release/infratrack-bench ingest --document docs/benchmarks.md $(BENCH_ARGS)
+
+bench-agent: deps-postgres deps-peers agent ## Measure the agent on its host, beside node_exporter, zabbix_agentd, facter and ansible
+	$(CARGO) build --release --locked --bin infratrack-collector --bin infratrack-spool-workload --bin infratrack-bench-agent
+	target/release/infratrack-bench-agent $(BENCH_AGENT_ARGS)
+
+agent: ## The agent as it is shipped: target/agent/infratrack-agent
+	$(CARGO) build --profile agent --locked --bin infratrack-agent
+
+soak: deps-postgres deps-trace deps-peers agent ## Long campaigns: faults, damage, power loss, backlogs, an idle hour
 	$(CARGO) build --release --workspace --bins --locked --quiet
+	target/release/infratrack-bench-agent --hour
 	$(CARGO) test --release --workspace --locked -- --ignored --nocapture
 	CARGO_TARGET_DIR=target/failpoints $(CARGO) build --workspace --bins --locked --quiet --features infratrack-testkit/failpoints
 	CARGO_TARGET_DIR=target/failpoints $(CARGO) test -p infratrack-testkit --locked --features failpoints --test it -- \
@@ -49,6 +59,9 @@ deps-postgres:
 
 deps-trace:
 	@$(TOOLS)/install.sh trace
+
+deps-peers:
+	@$(TOOLS)/install.sh peers
 
 deps-lint: deps-postgres
 	@$(TOOLS)/install.sh lint

@@ -9,6 +9,10 @@ use clap::{Parser, Subcommand};
 use infratrack_collector::config::Config;
 use tracing_subscriber::EnvFilter;
 
+/// With glibc's, a heartbeat takes the collector a tenth more CPU time: docs/benchmarks.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// sysexits.h: something in the configuration is wrong.
 const EX_CONFIG: u8 = 64;
 

@@ -11,8 +11,8 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, PgConnection, PgPool};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
@@ -30,7 +30,7 @@ use crate::http::drain::{self, Drain, Drainer};
 use crate::http::{Handler, Limits, Listener, Peer, Stats, serve};
 use crate::jobs;
 use crate::roles;
-use crate::store::schema;
+use crate::store::{pool, schema};
 
 /// Held answers are ended over this long.
 const SPREAD: Duration = Duration::from_secs(5);
@@ -42,8 +42,6 @@ const DRAIN: Duration = Duration::from_secs(20);
 const CLOSE: Duration = Duration::from_secs(5);
 /// A request of operators is answered within this, once it is there as a whole.
 const ANSWER: Duration = Duration::from_secs(30);
-/// A connection that is given back to the pool has this long to show that it works.
-const PROBE: Duration = Duration::from_secs(5);
 
 /// A running collector.
 #[derive(Debug)]
@@ -71,23 +69,10 @@ pub async fn connect(options: PgConnectOptions, config: &Config) -> anyhow::Resu
         ("idle_in_transaction_session_timeout", "10s"),
         ("timezone", "UTC"),
     ]);
-    PgPoolOptions::new()
-        .max_connections(config.database.max_connections)
-        .acquire_timeout(Duration::from_secs(2))
-        // The pool asks the same without a limit: where nothing passes and nobody is told, each connection
-        // given back would be one fewer until the kernel gives up, which may be never.
-        .after_release(|connection, _| Box::pin(answers(connection)))
+    pool::options(config.database.max_connections)
         .connect_with(options)
         .await
         .context("cannot connect to the database")
-}
-
-/// An error has the connection cut instead of closed in order.
-async fn answers(connection: &mut PgConnection) -> sqlx::Result<bool> {
-    match tokio::time::timeout(PROBE, connection.ping()).await {
-        Ok(answered) => answered.map(|()| true),
-        Err(elapsed) => Err(sqlx::Error::Io(elapsed.into())),
-    }
 }
 
 /// Brings the database to this release, without the time limits of requests.

@@ -5,7 +5,8 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use infratrack_agent::collect::{HeartbeatSource, Root};
@@ -16,6 +17,9 @@ use infratrack_shared::wire::answer::Cursor;
 use infratrack_shared::wire::batch::{Body, Class};
 use infratrack_shared::wire::heartbeat::Heartbeat;
 use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
+
+use crate::bench::agent::usage::{Usage, measure};
 
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
 /// More than any backlog here: it is not the quota that is measured.
@@ -24,6 +28,12 @@ const APPENDED_AT_ONCE: u64 = 100;
 /// The collector is away for so many heartbeats of so many.
 const AWAY: u64 = 4_000;
 const AWAY_OF: u64 = 20_000;
+/// Between two looks at memory.
+const LOOK: u64 = 500;
+/// How long the store may be idle here, where a day passes in seconds.
+const IDLE: Duration = Duration::from_secs(1);
+/// How long it may take to close.
+const REST: Duration = Duration::from_secs(30);
 /// What the agent sends in one batch.
 const BATCH: Budget = Budget {
     records: 500,
@@ -72,22 +82,32 @@ pub async fn run(directory: &Path, records: u64, bytes: usize) -> anyhow::Result
     })
 }
 
-/// Memory in the course of a life, in resident bytes.
+/// Memory in the course of a life: of this process while its store is idle, and the most of it with the store's.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Lived {
     pub heartbeats: u64,
     /// After a tenth of them, when all that is kept is there.
     pub early_rss_bytes: u64,
     pub late_rss_bytes: u64,
+    pub early_pss_bytes: u64,
+    pub late_pss_bytes: u64,
+    pub peak_pss_bytes: u64,
     pub disk_bytes: u64,
 }
 
 /// Takes `count` heartbeats of this host as fast as it can. For a fifth of the time the collector is away,
 /// longer than the ring holds; then it takes everything.
-pub async fn live(directory: &Path, count: u64) -> anyhow::Result<Lived> {
-    let (spool, _) = Spool::open(SpoolConfig::new(directory), NOW).await?;
+/// `program` has the store, as in the agent.
+pub async fn live(directory: &Path, count: u64, program: PathBuf) -> anyhow::Result<Lived> {
+    let config = SpoolConfig {
+        program: Some(program),
+        idle: IDLE,
+        ..SpoolConfig::new(directory)
+    };
+    let (spool, _) = Spool::open(config, NOW).await?;
     let mut source = HeartbeatSource::new(Root::default());
-    let mut early_rss_bytes = 0;
+    let mut early = Usage::default();
+    let mut peak_pss_bytes = 0;
     for beat in 0..count {
         let base = Heartbeat {
             stream: spool.stream(),
@@ -111,15 +131,36 @@ pub async fn live(directory: &Path, count: u64) -> anyhow::Result<Lived> {
             send(&spool).await?;
         }
         if beat == count / 10 {
-            early_rss_bytes = memory("VmRSS")?;
+            early = at_rest(&spool).await?;
+        }
+        if beat % LOOK == 0 {
+            peak_pss_bytes = measure(std::process::id())?.pss_bytes.max(peak_pss_bytes);
         }
     }
+    let late = at_rest(&spool).await?;
     Ok(Lived {
         heartbeats: count,
-        early_rss_bytes,
-        late_rss_bytes: memory("VmRSS")?,
+        early_rss_bytes: early.rss_bytes,
+        late_rss_bytes: late.rss_bytes,
+        early_pss_bytes: early.pss_bytes,
+        late_pss_bytes: late.pss_bytes,
+        peak_pss_bytes,
         disk_bytes: size_on_disk(directory)?,
     })
+}
+
+/// Waits until the store's process has ended. The spool looks for idleness when it is asked for something.
+async fn at_rest(spool: &Spool) -> anyhow::Result<Usage> {
+    let deadline = Instant::now() + REST;
+    loop {
+        spool.heartbeat_number().await?;
+        let usage = measure(std::process::id())?;
+        if usage.processes == 1 {
+            return Ok(usage);
+        }
+        ensure!(Instant::now() < deadline, "the store does not rest");
+        sleep(IDLE / 4).await;
+    }
 }
 
 /// Sends one batch and acknowledges it; answers how many records it had, `None` where nothing is left.

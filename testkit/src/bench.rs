@@ -1,5 +1,18 @@
-//! What measurements have in common: the median of interleaved rounds, rounds spoiled by a busy machine, and
-//! the section of `docs/benchmarks.md` where a result is kept. Called by the benchmarks behind `make bench`.
+//! What measurements have in common, and the measurement of ingest. Called by the programs behind `make bench`.
+//!
+//! A result is a ratio: the baseline is measured in the same run, in turns with the subject.
 
+pub mod agent;
+pub mod connection;
+pub mod cpu;
 pub mod document;
+pub mod drive;
+pub mod front;
+pub mod ingest;
+pub mod loader;
+pub mod machine;
+pub mod members;
+pub mod report;
 pub mod rounds;
+pub mod sender;
+pub mod subject;

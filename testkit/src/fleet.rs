@@ -7,7 +7,7 @@
 mod agent;
 mod enroll;
 mod failure;
-mod heartbeat;
+pub(crate) mod heartbeat;
 mod sent;
 mod stats;
 

@@ -80,6 +80,12 @@ impl Certificates {
                 return self.unexpired(*valid);
             }
         }
+        // Boxed: it is seldom needed, and every request's future would have room for it.
+        Box::pin(self.look_up(serial)).await
+    }
+
+    /// Asks the database, once for each certificate.
+    async fn look_up(&self, serial: &[u8]) -> Result<HostId, Refusal> {
         let unavailable = |error: sqlx::Error| {
             tracing::warn!(%error, "cannot look up a certificate");
             Refusal::unavailable("certificates can't be looked up", 10)

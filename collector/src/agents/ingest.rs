@@ -30,7 +30,7 @@ pub async fn batch(
     host: HostId,
     address: IpAddr,
     headers: &HeaderMap,
-    body: &[u8],
+    body: Bytes,
 ) -> Result<Response<AnswerBody>, Refusal> {
     if let Err(wait) = app.rates.take(host) {
         let refusal = Refusal::new(
@@ -46,7 +46,9 @@ pub async fn batch(
             ..refusal
         });
     }
-    let (batch, size) = decode(headers, body)?;
+    let (batch, size) = decode(headers, &body)?;
+    // It is a part of the connection's buffer, which is wanted back.
+    drop(body);
     reach("ingest::decoded");
     let (wait_ms, policy_version) = (batch.wait_ms.min(limits::WAIT_MS), batch.policy_version);
     let received_at = app.clock.now();
@@ -95,7 +97,7 @@ pub async fn batch(
 }
 
 /// A batch within every limit, and its decoded size in bytes.
-fn decode(headers: &HeaderMap, body: &[u8]) -> Result<(Batch, usize), Refusal> {
+fn decode(headers: &HeaderMap, body: &[u8]) -> Result<(Box<Batch>, usize), Refusal> {
     let invalid =
         |detail: String| Refusal::new(StatusCode::BAD_REQUEST, code::BODY_INVALID, detail);
     let whole = match headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
@@ -118,7 +120,7 @@ fn decode(headers: &HeaderMap, body: &[u8]) -> Result<(Batch, usize), Refusal> {
             ));
         }
     };
-    let batch: Batch = codec::decode(&whole, &Limits::default()).map_err(|error| {
+    let batch: Box<Batch> = codec::decode(&whole, &Limits::default()).map_err(|error| {
         let causes = anyhow::Error::from(error);
         invalid(format!("{causes:#}"))
     })?;
@@ -154,7 +156,7 @@ async fn answer(
         frames.extend(frame::encode(&Frame::from(policy)).unwrap_or_default());
     }
     if app.answers.has_waiting(host) {
-        match commands::open_frames(&app.pool, &app.clock, host).await {
+        match Box::pin(commands::open_frames(&app.pool, &app.clock, host)).await {
             Ok(open) => open
                 .iter()
                 .for_each(|frame| frames.extend_from_slice(frame)),

@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::ca::Request;
 use crate::store::events::{self, Event};
 use crate::store::host_conflicts::{self, Route};
-use crate::store::{agent_certs, host_instances, hosts, unix_millis};
+use crate::store::{agent_certs, host_instances, hosts, json_text, unix_millis};
 
 /// Issues a certificate to `host` for the key in `body`.
 pub async fn renew(app: &App, host: HostId, body: &[u8]) -> Result<RenewResponse, Refusal> {
@@ -142,7 +142,9 @@ async fn split(
         origin: None,
         instance: None,
         kind: "identity_split".to_owned(),
-        body: serde_json::json!({ "conflict": clone.conflict_id, "host": host, "new_host": own }),
+        body: json_text(
+            &serde_json::json!({ "conflict": clone.conflict_id, "host": host, "new_host": own }),
+        ),
     };
     let mut both = [event(host), event(own)];
     both.sort_by_key(|event| event.host);

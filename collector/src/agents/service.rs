@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -62,11 +63,12 @@ impl Agents {
         let (head, body) = request.into_parts();
         let body = read(body, limit).await?;
         if head.uri.path() == path::RENEW {
-            let renewed = within(renew::renew(app, host, &body)).await?;
+            // Boxed: a future is as large as its largest part, for every heartbeat too.
+            let renewed = Box::pin(within(renew::renew(app, host, &body))).await?;
             return message(StatusCode::OK, &renewed);
         }
         let address = peer.address.ip().to_canonical();
-        within(ingest::batch(app, host, address, &head.headers, &body)).await
+        within(ingest::batch(app, host, address, &head.headers, body)).await
     }
 }
 
@@ -108,12 +110,13 @@ impl Enrollment {
     }
 }
 
-/// What a database keeps waiting for too long is answered without it.
-async fn within<T>(work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
-    match tokio::time::timeout(ANSWER, work).await {
-        Ok(done) => done,
-        Err(_) => Err(Refusal::unavailable("the database does not answer", 10)),
-    }
+/// What a database keeps waiting for too long is answered without it. No `async fn`: that would have room for
+/// `work` twice.
+fn within<T>(
+    work: impl Future<Output = Result<T, Refusal>>,
+) -> impl Future<Output = Result<T, Refusal>> {
+    let late = || Refusal::unavailable("the database does not answer", 10);
+    tokio::time::timeout(ANSWER, work).map(move |done| done.unwrap_or_else(|_| Err(late())))
 }
 
 /// The host that the connection's certificate speaks for, as of this request.
@@ -181,4 +184,20 @@ fn message<T: Serialize>(status: StatusCode, body: &T) -> Result<Response<Answer
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(wire::CONTENT_TYPE));
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, B, C, F: Future>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn what_a_request_holds_is_small() {
+        let handle = |agents: &'static Agents, peer, request| agents.handle(peer, request);
+        // Each connection has one, and each request has it moved: 10 KiB of it took 6 % of the CPU time.
+        assert!(size(handle) <= 2048, "{} bytes", size(handle));
+    }
 }

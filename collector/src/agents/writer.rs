@@ -5,6 +5,7 @@
 
 mod clones;
 mod flush;
+mod json;
 mod plan;
 
 use std::net::IpAddr;
@@ -14,7 +15,8 @@ use std::time::Duration;
 use infratrack_shared::ids::HostId;
 use infratrack_shared::wire::answer::Ack;
 use infratrack_shared::wire::batch::Batch;
-use sqlx::PgPool;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection, PgPool};
 use time::OffsetDateTime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
@@ -22,11 +24,14 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::condition::Condition;
 use crate::config::{Ingest, Retention};
-use crate::store::failure;
+use crate::store::{self, failure};
 
 /// The server limits its statements by itself; this is for one that is gone without a word. Shorter than
 /// agents wait for an answer.
 const FLUSH: Duration = Duration::from_secs(15);
+
+/// A connection that was idle for longer is tried before it is used.
+const TRUSTED: Duration = Duration::from_millis(500);
 
 /// One batch on its way to the tables.
 #[derive(Clone, Debug)]
@@ -34,7 +39,8 @@ pub struct Report {
     /// Whom the certificate names.
     pub host: HostId,
     pub address: IpAddr,
-    pub batch: Batch,
+    /// Boxed: it is handed on a few times.
+    pub batch: Box<Batch>,
     pub received_at: OffsetDateTime,
     /// Agent's clock less ours.
     pub skew_ms: i64,
@@ -82,6 +88,8 @@ pub struct Writers {
 #[derive(Clone, Debug)]
 struct Writer {
     pool: PgPool,
+    /// A connection for each writer: each has few backends to itself, whose caches are warm.
+    own: PgPool,
     condition: Arc<Condition>,
     clock: Clock,
     linger: Duration,
@@ -95,6 +103,7 @@ impl Writers {
         let condition = Arc::new(Condition::default());
         let writer = Writer {
             pool: pool.clone(),
+            own: own_pool(pool, ingest.writers),
             condition: Arc::clone(&condition),
             clock: clock.clone(),
             linger: ingest.linger,
@@ -179,10 +188,24 @@ impl Writer {
             .map(|queued| (queued.report, queued.reply))
             .unzip();
         let reports: Vec<_> = reports.iter().collect();
-        let outcomes = self.store(&reports).await;
-        for (reply, outcome) in replies.into_iter().zip(outcomes) {
-            // Whoever asked may be gone; what is stored stays stored.
-            drop(reply.send(outcome));
+        let mut replies: Vec<_> = replies.into_iter().map(Some).collect();
+        let (live, others) = plan::split(&reports);
+        // Those that lock more than their hosts' rows are slower: the others don't wait for them.
+        for some in [live, others] {
+            let group: Vec<_> = some
+                .iter()
+                .filter_map(|at| reports.get(*at).copied())
+                .collect();
+            if group.is_empty() {
+                continue;
+            }
+            let outcomes = self.store(&group).await;
+            for (at, outcome) in some.into_iter().zip(outcomes) {
+                if let Some(reply) = replies.get_mut(at).and_then(Option::take) {
+                    // Whoever asked may be gone; what is stored stays stored.
+                    drop(reply.send(outcome));
+                }
+            }
         }
     }
 
@@ -246,6 +269,27 @@ impl Writer {
         }
         all
     }
+}
+
+/// The writers' connections. Every join of theirs is of a sorted list with one row for each of its keys: it
+/// is to be looked up in that order, which is also the order of the locks, however large the table is.
+fn own_pool(pool: &PgPool, writers: usize) -> PgPool {
+    let options = PgConnectOptions::clone(&pool.connect_options()).options([
+        ("enable_seqscan", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
+    ]);
+    store::pool::options(u32::try_from(writers).unwrap_or(u32::MAX))
+        .test_before_acquire(false)
+        .before_acquire(|connection, idle| {
+            Box::pin(async move {
+                if idle.idle_for > TRUSTED {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+        .connect_lazy_with(options)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -67,6 +67,10 @@ where
             discard(body).await;
             return Err(BodyError::TooLarge { limit });
         }
+        if read.is_empty() && body.is_end_stream() {
+            // The usual one is here at once: it stays where it was read to.
+            return Ok(data);
+        }
         read.extend_from_slice(&data);
     }
 }

@@ -14,6 +14,7 @@ use crate::store::collectors::Downtime;
 use crate::store::events::{self, Event};
 use crate::store::host_liveness::{self, Changed};
 use crate::store::hosts::Cutoffs;
+use crate::store::json_text;
 use infratrack_shared::ids::HostId;
 
 /// Judges silence: thresholds, and the recent downtimes of the collectors.
@@ -105,10 +106,10 @@ pub async fn run(app: Arc<App>) -> anyhow::Result<()> {
             origin: None,
             instance: None,
             kind: format!("host_{}", host.is),
-            body: serde_json::json!({
+            body: json_text(&serde_json::json!({
                 "from": host.was, "reason": reason,
                 "last_seen_at": host.last_seen_at.map(crate::store::unix_millis),
-            }),
+            })),
         });
     }
     transitions.sort_by_key(|event| event.host);

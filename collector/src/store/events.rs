@@ -4,6 +4,8 @@ use infratrack_shared::ids::{BootId, HostId, InstanceId, StreamId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
+use crate::store::JsonText;
+
 /// One event to store.
 #[derive(Clone, Debug)]
 pub struct Event {
@@ -16,7 +18,7 @@ pub struct Event {
     /// The run of the agent that brought it.
     pub instance: Option<InstanceId>,
     pub kind: String,
-    pub body: serde_json::Value,
+    pub body: JsonText,
 }
 
 /// An event as it is shown.
@@ -62,8 +64,8 @@ pub async fn insert(
         .iter()
         .map(|event| event.instance.map(|instance| instance.0))
         .collect();
-    let kinds: Vec<_> = events.iter().map(|event| event.kind.clone()).collect();
-    let bodies: Vec<_> = events.iter().map(|event| event.body.clone()).collect();
+    let kinds: Vec<_> = events.iter().map(|event| event.kind.as_str()).collect();
+    let bodies: Vec<_> = events.iter().map(|event| &event.body).collect();
     let done = sqlx::query!(
         "insert into events (host_id, at, claimed_at, received_at, stream, seq, boot_id, mono_ms, kind, body,
                              instance)
@@ -78,8 +80,8 @@ pub async fn insert(
         &seqs as &[Option<i64>],
         &boots as &[Option<uuid::Uuid>],
         &monos as &[Option<i64>],
-        &kinds,
-        &bodies,
+        &kinds as &[&str],
+        &bodies as &[&JsonText],
         received_at,
         &instances as &[Option<uuid::Uuid>],
     )

@@ -2,8 +2,13 @@
 
 use infratrack_shared::ids::{HostId, InstanceId};
 use infratrack_shared::wire::heartbeat::Heartbeat;
+use serde_json::value::RawValue;
 use sqlx::PgConnection;
+use sqlx::types::Json;
 use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::store::JsonText;
 
 /// One heartbeat to store.
 #[derive(Clone, Debug)]
@@ -54,8 +59,39 @@ pub fn disk_used_ratio(heartbeat: &Heartbeat) -> Option<f32> {
     ratios.flatten().reduce(f64::max).map(|ratio| ratio as f32)
 }
 
-/// Inserts `rows`, sorted by (host, time); those already there are left as they are.
-#[expect(clippy::too_many_lines, reason = "one statement, a line a column")]
+/// What tells a heartbeat that may be there under another time.
+pub type Key = (Uuid, Uuid, i64, OffsetDateTime);
+
+impl Row<'_> {
+    /// See [`list_known`].
+    pub fn key(&self) -> Key {
+        let beat = self.heartbeat;
+        (self.host.0, beat.stream.0, beat.n as i64, self.claimed_at)
+    }
+}
+
+/// Those of `keys` that are there, whatever time they are filed under.
+pub async fn list_known(connection: &mut PgConnection, keys: &[Key]) -> sqlx::Result<Vec<Key>> {
+    let rows = sqlx::query!(
+        "select h.host_id, h.stream, h.n, h.claimed_at
+         from unnest($1::uuid[], $2::uuid[], $3::int8[], $4::timestamptz[])
+             as i (host_id, stream, n, claimed_at)
+         join heartbeats h on h.host_id = i.host_id and h.stream = i.stream and h.n = i.n
+             and h.claimed_at = i.claimed_at",
+        &keys.iter().map(|key| key.0).collect::<Vec<_>>(),
+        &keys.iter().map(|key| key.1).collect::<Vec<_>>(),
+        &keys.iter().map(|key| key.2).collect::<Vec<_>>(),
+        &keys.iter().map(|key| key.3).collect::<Vec<_>>(),
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.host_id, row.stream, row.n, row.claimed_at))
+        .collect())
+}
+
+/// Inserts `rows`, sorted by (host, time); those already there under that time are left as they are.
 pub async fn insert(connection: &mut PgConnection, rows: &[&Row<'_>]) -> sqlx::Result<u64> {
     let each = |value: fn(&Heartbeat) -> Option<u64>| -> Vec<Option<i64>> {
         rows.iter()
@@ -82,15 +118,12 @@ pub async fn insert(connection: &mut PgConnection, rows: &[&Row<'_>]) -> sqlx::R
                      $12::int8[], $13::int8[], $14::int8[], $15::int8[], $16::int8[], $17::int8[],
                      $18::int8[], $19::int8[], $20::int4[], $21::int4[], $22::bool[], $23::int8[],
                      $24::int8[], $25::int8[], $26::int8[], $27::int8[], $28::jsonb[], $29::jsonb[],
-                     $30::bool[], $31::uuid[])
+                     $30::uuid[])
              as i (host_id, at, stream, n, claimed_at, received_at, cpu_ratio, load_1, load_5, load_15,
                    memory_total_bytes, memory_available_bytes, swap_total_bytes, swap_used_bytes, disk_read,
                    disk_written, net_received, net_sent, uptime_s, process_count, failed_unit_count,
                    reboot_required, spool_critical, spool_beat, spool_size, agent_rss, agent_cpu,
-                   filesystems, unknown, may_move, instance)
-         where not (may_move and exists (
-             select from heartbeats h where h.host_id = i.host_id and h.stream = i.stream and h.n = i.n
-               and h.claimed_at = i.claimed_at))
+                   filesystems, unknown, instance)
          on conflict do nothing",
         &rows.iter().map(|row| row.host.0).collect::<Vec<_>>(),
         &rows.iter().map(|row| row.at).collect::<Vec<_>>(),
@@ -119,11 +152,10 @@ pub async fn insert(connection: &mut PgConnection, rows: &[&Row<'_>]) -> sqlx::R
         &each(|h| Some(h.spool.size_bytes)) as &[Option<i64>],
         &each(|h| h.agent.rss_bytes) as &[Option<i64>],
         &each(|h| h.agent.cpu_ms) as &[Option<i64>],
-        &rows.iter().map(|row| json(&row.heartbeat.filesystems)).collect::<Vec<_>>(),
+        &rows.iter().map(|row| json(&row.heartbeat.filesystems)).collect::<Vec<_>>() as &[JsonText],
         &rows.iter().map(|row| {
             (!row.heartbeat.unknown.is_empty()).then(|| json(&row.heartbeat.unknown))
-        }).collect::<Vec<_>>() as &[Option<serde_json::Value>],
-        &rows.iter().map(|row| row.may_move).collect::<Vec<_>>(),
+        }).collect::<Vec<_>>() as &[Option<JsonText>],
         &rows.iter().map(|row| row.instance.0).collect::<Vec<_>>(),
     )
     .execute(connection)
@@ -132,10 +164,14 @@ pub async fn insert(connection: &mut PgConnection, rows: &[&Row<'_>]) -> sqlx::R
 }
 
 /// JSON as Postgres takes it.
-fn json<T: serde::Serialize>(value: &T) -> serde_json::Value {
-    let text = serde_json::to_string(value).unwrap_or_default();
+fn json<T: serde::Serialize>(value: &T) -> JsonText {
+    let text = serde_json::value::to_raw_value(value).unwrap_or_default();
+    if !text.get().contains("\\u0000") {
+        return Json(text);
+    }
     // Numbers, names and paths: a backslash-u sequence of NUL stands for nothing else in there.
-    serde_json::from_str(&text.replace("\\u0000", "\\ufffd")).unwrap_or_default()
+    let text = text.get().replace("\\u0000", "\\ufffd");
+    Json(RawValue::from_string(text).unwrap_or_default())
 }
 
 /// A heartbeat as it is shown.

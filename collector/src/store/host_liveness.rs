@@ -1,7 +1,7 @@
 //! The narrow row each heartbeat updates, and what the liveness job makes of it.
 
 use infratrack_shared::digest::Digest;
-use infratrack_shared::ids::{BootId, HostId};
+use infratrack_shared::ids::{BootId, HostId, InstanceId};
 use infratrack_shared::wire::heartbeat::Heartbeat;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -15,6 +15,8 @@ use crate::store::storable;
 pub struct Seen<'a> {
     pub host: HostId,
     pub received_at: OffsetDateTime,
+    /// The run of the agent that says it.
+    pub instance: InstanceId,
     pub boot_id: BootId,
     pub skew_ms: i64,
     pub disk_used_ratio: Option<f32>,
@@ -28,7 +30,8 @@ pub struct SeenRow {
     pub facts_hash: Option<Vec<u8>>,
 }
 
-/// Moves the rows of `seen`, sorted by host, one a host.
+/// Moves the rows of `seen`, sorted by host, one a host: those whose instance is in place. Like
+/// [`host_instances::lock`](crate::store::host_instances::lock), it locks them until the transaction ends.
 #[expect(clippy::too_many_lines, reason = "one statement, a line a column")]
 pub async fn update_seen(
     connection: &mut PgConnection,
@@ -43,6 +46,7 @@ pub async fn update_seen(
         .iter()
         .map(|s| storable(&s.heartbeat.agent.version))
         .collect();
+    let instances: Vec<_> = seen.iter().map(|s| s.instance.0).collect();
     let skews: Vec<_> = seen.iter().map(|s| s.skew_ms).collect();
     let cpu: Vec<_> = seen.iter().map(|s| s.heartbeat.cpu_ratio).collect();
     let memory: Vec<_> = seen
@@ -85,10 +89,10 @@ pub async fn update_seen(
              spool_records = i.spool
          from unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::int8[], $5::uuid[],
                      $6::text[], $7::int8[], $8::float4[], $9::float4[], $10::float4[], $11::int4[],
-                     $12::bool[], $13::int8[])
+                     $12::bool[], $13::int8[], $14::uuid[])
              as i (host_id, received_at, stream, n, boot_id, version, skew_ms, cpu, memory,
-                   disk, units, reboot, spool)
-         where l.host_id = i.host_id
+                   disk, units, reboot, spool, instance)
+         where l.host_id = i.host_id and l.instance = i.instance
          returning l.host_id, l.facts_hash",
         &hosts,
         &received,
@@ -103,6 +107,7 @@ pub async fn update_seen(
         &units as &[Option<i32>],
         &reboot as &[Option<bool>],
         &spool,
+        &instances,
     )
     .fetch_all(connection)
     .await

@@ -23,13 +23,24 @@ pub mod hosts;
 pub mod locks;
 pub mod partitions;
 pub mod policies;
+pub mod pool;
 pub mod rollups;
 pub mod schema;
 pub mod set_apart;
 
 use infratrack_shared::time::UnixMillis;
+use serde_json::value::RawValue;
+use sqlx::types::Json;
 use time::OffsetDateTime;
 use time::macros::datetime;
+
+/// JSON that is text already: Postgres is sent it as it is.
+pub type JsonText = Json<Box<RawValue>>;
+
+/// A document of the collector's own as JSON. Its strings have no NUL.
+pub fn json_text(value: &serde_json::Value) -> JsonText {
+    Json(serde_json::value::to_raw_value(value).unwrap_or_default())
+}
 
 /// The instant as Postgres takes it. Out of its range: clamped to the year 1 or 9999.
 pub fn timestamp(at: UnixMillis) -> OffsetDateTime {

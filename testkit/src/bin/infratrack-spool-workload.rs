@@ -75,7 +75,8 @@ fn main() -> anyhow::Result<ExitCode> {
             directory,
             heartbeats,
         } => {
-            let lived = runtime()?.block_on(backlog::live(&directory, heartbeats))?;
+            let program = std::env::current_exe()?;
+            let lived = runtime()?.block_on(backlog::live(&directory, heartbeats, program))?;
             serde_json::to_writer(std::io::stdout(), &lived)?;
             Ok(ExitCode::SUCCESS)
         }

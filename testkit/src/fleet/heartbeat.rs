@@ -10,7 +10,7 @@ const GIB: u64 = 1 << 30;
 
 /// One host's numbers.
 #[derive(Debug)]
-pub(super) struct Host {
+pub(crate) struct Host {
     random: StdRng,
     memory_bytes: u64,
     disk_bytes: u64,
@@ -18,7 +18,7 @@ pub(super) struct Host {
 
 impl Host {
     /// Host number `index` of the fleet that is seeded with `seed`.
-    pub(super) fn new(seed: u64, index: usize) -> Self {
+    pub(crate) fn new(seed: u64, index: usize) -> Self {
         let mut random = StdRng::seed_from_u64(seed.wrapping_mul(1_000_003) ^ index as u64);
         Self {
             memory_bytes: GIB << random.random_range(2..8),
@@ -28,12 +28,12 @@ impl Host {
     }
 
     /// A part of the whole, 0 to 1.
-    pub(super) fn part(&mut self) -> f64 {
+    pub(crate) fn part(&mut self) -> f64 {
         self.random.random()
     }
 
     /// The next heartbeat.
-    pub(super) fn heartbeat(
+    pub(crate) fn heartbeat(
         &mut self,
         (stream, n): (StreamId, u64),
         at: UnixMillis,

@@ -13,13 +13,13 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::agents::cursor;
-use crate::agents::writer::{Report, plan};
+use crate::agents::writer::{Report, json};
 use crate::store::agent_streams::Stream;
 use crate::store::events::{self, Event};
 use crate::store::host_conflicts::{self, NewConflict, Route};
 use crate::store::host_instances::{self, Arrival, InstanceRow, Standing};
 use crate::store::set_apart::{self, Move};
-use crate::store::{self, agent_streams, timestamp, unix_millis};
+use crate::store::{self, agent_streams, json_text, timestamp, unix_millis};
 
 /// A process that comes back within this after it was replaced never went away.
 const COMES_BACK_WITHIN: Duration = Duration::minutes(10);
@@ -85,11 +85,10 @@ fn claim(
     }
 }
 
-/// Whether a batch can go with others: it is of the process in place.
+/// Whether a batch can go with others: it is of the process in place. `standings` are sorted by host.
 pub(super) fn is_settled(report: &Report, standings: &[Standing]) -> bool {
-    let standing = standings
-        .iter()
-        .find(|standing| standing.host == report.host);
+    let standing = standings.binary_search_by_key(&report.host, |standing| standing.host);
+    let standing = standing.ok().and_then(|index| standings.get(index));
     // A host without a row has nothing to be in place of.
     standing.is_none_or(|standing| standing.instance == Some(report.batch.instance))
 }
@@ -246,7 +245,7 @@ async fn is_another(
         Body::Event(body) => {
             let stream = report.batch.stream;
             let stored = events::find_origin(connection, host, stream, record.seq, since).await?;
-            let same = (claimed_at, record.kind.clone(), plan::json(body));
+            let same = (claimed_at, record.kind.clone(), json::tree(body));
             Ok(stored.is_some_and(|stored| stored != same))
         }
     }
@@ -366,7 +365,7 @@ fn event(conflict: &NewConflict<'_>, report: &Report) -> Event {
         origin: None,
         instance: None,
         kind: "identity_conflict".to_owned(),
-        body: serde_json::json!({
+        body: json_text(&serde_json::json!({
             "conflict": conflict.conflict,
             "hidden_host": conflict.hidden,
             "instance": kept.instance,
@@ -379,7 +378,7 @@ fn event(conflict: &NewConflict<'_>, report: &Report) -> Event {
             "other_address": clone.address.addr(),
             "other_first_seen_at": unix_millis(clone.first_seen_at),
             "other_last_seen_at": unix_millis(clone.replaced_at.unwrap_or(conflict.now)),
-        }),
+        })),
     }
 }
 

@@ -1,6 +1,6 @@
 //! One transaction: lock the hosts and streams, decide, insert, move the cursors, COMMIT.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use infratrack_shared::digest::Digest;
 use infratrack_shared::ids::HostId;
@@ -11,14 +11,14 @@ use sqlx::{Acquire, PgConnection, Postgres, Transaction};
 use time::OffsetDateTime;
 
 use crate::agents::writer::clones::{self, Arrived, Verdict};
-use crate::agents::writer::plan::{self, Answer, Plan, Planned, dead_letter, last_live, rejected};
+use crate::agents::writer::plan::{self, Answer, Plan, Planned, dead_letter, rejected};
 use crate::agents::writer::{Outcome, Report, Writer};
 use crate::failpoint::reach;
 use crate::store;
 use crate::store::events::Event;
 use crate::store::heartbeats::Row;
 use crate::store::host_instances::Standing;
-use crate::store::host_liveness::Seen;
+use crate::store::host_liveness::{Seen, SeenRow};
 
 /// A bucket is summed 4 minutes after its end; from 2 minutes after it, a row for it is late.
 const LATE_AFTER: time::Duration = time::Duration::minutes(2);
@@ -31,9 +31,16 @@ pub(super) async fn flush(
     reports: &[&Report],
     careful: bool,
 ) -> sqlx::Result<Vec<Option<Outcome>>> {
+    let mut transaction = writer.own.begin().await?;
+    if plan::is_live(reports) {
+        let seen = update_seen(&mut transaction, reports).await?;
+        // Of one that is alone, it is found out below what it is instead.
+        if reports.len() > 1 || !seen.is_empty() {
+            return flush_live(writer, transaction, reports, seen).await;
+        }
+    }
     let hosts: BTreeSet<_> = reports.iter().map(|report| report.host.0).collect();
     let hosts: Vec<_> = hosts.into_iter().collect();
-    let mut transaction = writer.pool.begin().await?;
     let standings = store::host_instances::lock(&mut transaction, &hosts).await?;
     let unsettled: BTreeSet<_> = reports
         .iter()
@@ -51,15 +58,40 @@ pub(super) async fn flush(
         .filter(|report| !unsettled.contains(&report.host))
         .copied()
         .collect();
-    let answers = write(writer, &mut transaction, &settled, careful).await?;
+    let answers = write(writer, &mut transaction, &settled, careful, None).await?;
     conclude(transaction).await?;
+    let is_settled = |report: &Report| !unsettled.contains(&report.host);
+    Ok(outcomes(reports, is_settled, answers))
+}
+
+/// Stores live heartbeats and nothing else, of hosts whose rows are updated, and so locked, already.
+async fn flush_live(
+    writer: &Writer,
+    mut transaction: Transaction<'static, Postgres>,
+    reports: &[&Report],
+    seen: HashMap<HostId, SeenRow>,
+) -> sqlx::Result<Vec<Option<Outcome>>> {
+    let hosts: HashSet<_> = seen.keys().copied().collect();
+    let is_settled = |report: &Report| hosts.contains(&report.host);
+    let settled = reports.iter().copied().filter(|report| is_settled(report));
+    let settled: Vec<_> = settled.collect();
+    let answers = write(writer, &mut transaction, &settled, false, Some(seen)).await?;
+    conclude(transaction).await?;
+    Ok(outcomes(reports, is_settled, answers))
+}
+
+/// The answers of the settled ones of `reports`, at their places.
+fn outcomes(
+    reports: &[&Report],
+    is_settled: impl Fn(&Report) -> bool,
+    answers: Vec<Answer>,
+) -> Vec<Option<Outcome>> {
     let mut answers = answers.into_iter();
     let outcome = |report: &&Report| {
-        let is_settled = !unsettled.contains(&report.host);
-        let answer = is_settled.then(|| answers.next()).flatten();
+        let answer = is_settled(report).then(|| answers.next()).flatten();
         answer.map(|answer| answer.into_outcome(report.host))
     };
-    Ok(reports.iter().map(outcome).collect())
+    reports.iter().map(outcome).collect()
 }
 
 /// Stores one batch whose process is not in place, as that of whose it is.
@@ -87,7 +119,7 @@ async fn settle(
     if arrived == Arrived::Again && clones::was_overtaken(&mut transaction, &report).await? {
         return Ok(Outcome::Forked);
     }
-    let answers = write(writer, &mut transaction, &[&report], careful).await?;
+    let answers = write(writer, &mut transaction, &[&report], careful, None).await?;
     let outcome = answers.into_iter().next().ok_or(sqlx::Error::RowNotFound)?;
     let outcome = outcome.into_outcome(host);
     if outcome == Outcome::Forked && arrived != Arrived::Back {
@@ -114,12 +146,13 @@ async fn note_replaced(writer: &Writer, host: HostId) {
     }
 }
 
-/// Writes what `reports`, whose processes are in place, say.
+/// Writes what `reports`, whose processes are in place, say. `seen` are the hosts' rows where they are updated.
 async fn write(
     writer: &Writer,
     transaction: &mut PgConnection,
     reports: &[&Report],
     careful: bool,
+    seen: Option<HashMap<HostId, SeenRow>>,
 ) -> sqlx::Result<Vec<Answer>> {
     let now = writer.clock.now();
     let streams = plan::streams(reports);
@@ -142,7 +175,11 @@ async fn write(
     for letter in &plan.dead {
         store::dead_letters::insert(transaction, letter, now).await?;
     }
-    update_liveness(transaction, &mut plan, reports).await?;
+    let seen = match seen {
+        Some(seen) => seen,
+        None => update_seen(transaction, &taken(reports, &plan.answers)).await?,
+    };
+    ask_for_facts(&mut plan, reports, &seen);
     if !plan.streams.is_empty() {
         let moved: Vec<_> = plan.streams.values().copied().collect();
         let updated = store::agent_streams::update(transaction, &moved).await?;
@@ -184,7 +221,14 @@ async fn insert_heartbeats(
 ) -> sqlx::Result<()> {
     // Partitions are whole days; the oldest that is surely there begins with the day of this instant.
     let oldest = (now - writer.heartbeats_kept).replace_time(time::Time::MIDNIGHT);
-    let (raw, late): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.at >= oldest);
+    let (mut raw, late): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.at >= oldest);
+    let doubtful = raw.iter().filter(|row| row.may_move);
+    let doubtful: Vec<_> = doubtful.map(|row| row.key()).collect();
+    if !doubtful.is_empty() {
+        let known = store::heartbeats::list_known(connection, &doubtful).await?;
+        let known: HashSet<_> = known.into_iter().collect();
+        raw.retain(|row| !row.may_move || !known.contains(&row.key()));
+    }
     if !raw.is_empty() {
         store::heartbeats::insert(connection, &raw).await?;
     }
@@ -334,25 +378,45 @@ async fn store_facts(
         .map(drop)
 }
 
-/// Moves the hosts' last seen; asks for facts that differ.
-async fn update_liveness(
+/// The reports that were not answered as a copy's.
+fn taken<'a>(reports: &[&'a Report], answers: &[Answer]) -> Vec<&'a Report> {
+    let taken = reports
+        .iter()
+        .zip(answers)
+        .filter_map(|(report, answer)| match answer {
+            Answer::Ack(_) => Some(*report),
+            Answer::Forked => None,
+        });
+    taken.collect()
+}
+
+/// Moves the rows of the hosts in `reports`, each by its last heartbeat.
+async fn update_seen(
     connection: &mut PgConnection,
-    plan: &mut Plan<'_>,
     reports: &[&Report],
-) -> sqlx::Result<()> {
-    let live = last_live(reports, &plan.answers);
-    let mut seen: Vec<Seen<'_>> = live.values().filter_map(|report| seen(report)).collect();
-    if seen.is_empty() {
-        return Ok(());
+) -> sqlx::Result<HashMap<HostId, SeenRow>> {
+    let last: BTreeMap<_, _> = reports
+        .iter()
+        .filter_map(|report| Some((report.host, seen(report)?)))
+        .collect();
+    if last.is_empty() {
+        return Ok(HashMap::new());
     }
-    seen.sort_by_key(|seen| seen.host);
-    let rows = store::host_liveness::update_seen(connection, &seen).await?;
-    let stored: HashMap<_, _> = rows.iter().map(|row| (HostId(row.host_id), row)).collect();
+    let last: Vec<_> = last.into_values().collect();
+    let rows = store::host_liveness::update_seen(connection, &last).await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (HostId(row.host_id), row))
+        .collect())
+}
+
+/// Where what a heartbeat says of the facts differs from what is stored, asks for them.
+fn ask_for_facts(plan: &mut Plan<'_>, reports: &[&Report], seen: &HashMap<HostId, SeenRow>) {
     for (report, answer) in reports.iter().zip(&mut plan.answers) {
         let (Some(heartbeat), Answer::Ack(ack)) = (&report.batch.heartbeat, answer) else {
             continue;
         };
-        let stored = stored
+        let stored = seen
             .get(&report.host)
             .and_then(|row| row.facts_hash.as_deref());
         let stored = stored.and_then(Digest::from_slice);
@@ -362,7 +426,6 @@ async fn update_liveness(
             });
         }
     }
-    Ok(())
 }
 
 fn seen(report: &Report) -> Option<Seen<'_>> {
@@ -370,6 +433,7 @@ fn seen(report: &Report) -> Option<Seen<'_>> {
     Some(Seen {
         host: report.host,
         received_at: report.received_at,
+        instance: report.batch.instance,
         boot_id: report.batch.boot_id,
         skew_ms: report.skew_ms,
         disk_used_ratio: store::heartbeats::disk_used_ratio(heartbeat),

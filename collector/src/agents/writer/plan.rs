@@ -7,18 +7,18 @@ use infratrack_shared::wire::answer::{Ack, Cursor, Expected, Rejected, StateAck}
 use infratrack_shared::wire::batch::{Batch, Body, Class, Part, Record, StatePart};
 use infratrack_shared::wire::event::Event as Known;
 
-use uuid::Uuid;
+use sqlx::types::Json;
 
 use crate::agents::arrival::{self, Clocks, Effective};
 use crate::agents::cursor::{Decision, decide};
-use crate::agents::writer::{Outcome, Report};
+use crate::agents::writer::{Outcome, Report, json};
 use crate::store::agent_streams::Stream;
 use crate::store::dead_letters::DeadLetter;
 use crate::store::events::Event;
 use crate::store::facts::Fact;
 use crate::store::gaps::Gap;
 use crate::store::heartbeats::Row;
-use crate::store::{storable, timestamp, unix_millis};
+use crate::store::{timestamp, unix_millis};
 
 /// Everything a flush stores, and the answers it gives once that is committed.
 #[derive(Debug, Default)]
@@ -58,6 +58,29 @@ impl Answer {
             Self::Forked => Outcome::Forked,
         }
     }
+}
+
+/// Whether none of `reports` has anything but a live heartbeat, and no host two processes in them. The hosts'
+/// rows are all that such a group has to lock.
+pub(super) fn is_live(reports: &[&Report]) -> bool {
+    let mut instances = HashMap::with_capacity(reports.len());
+    reports.iter().all(|report| {
+        let batch = &report.batch;
+        let in_place = instances.entry(report.host).or_insert(batch.instance);
+        is_heartbeat(batch) && *in_place == batch.instance
+    })
+}
+
+fn is_heartbeat(batch: &Batch) -> bool {
+    batch.heartbeat.is_some() && batch.parts.is_empty() && batch.state.is_empty()
+}
+
+/// Splits a group in those hosts that sent nothing but heartbeats, and the others; by place in the group.
+pub(super) fn split(reports: &[&Report]) -> (Vec<usize>, Vec<usize>) {
+    let busy = reports.iter().filter(|report| !is_heartbeat(&report.batch));
+    let busy: HashSet<_> = busy.map(|report| report.host).collect();
+    let is_live = |index: &usize| reports.get(*index).is_some_and(|r| !busy.contains(&r.host));
+    (0..reports.len()).partition(is_live)
 }
 
 /// How many rows a batch is, about.
@@ -227,15 +250,17 @@ impl<'a> Plan<'a> {
             Body::Event(body) => body,
         };
         let stream = report.batch.stream;
-        match Known::from_body(&record.kind, body) {
-            Ok(Known::CommandResult(result)) => self.results.push((report.host, result)),
-            Ok(_) => {}
-            Err(error) => {
-                self.dead
-                    .push(dead_letter(report, class, record, &describe(&error)));
-                ack.rejected
-                    .push(rejected(class, record.seq, "body_invalid"));
-                return;
+        if Known::KINDS.contains(&record.kind.as_str()) {
+            match Known::from_body(&record.kind, body) {
+                Ok(Known::CommandResult(result)) => self.results.push((report.host, result)),
+                Ok(_) => {}
+                Err(error) => {
+                    self.dead
+                        .push(dead_letter(report, class, record, &describe(&error)));
+                    ack.rejected
+                        .push(rejected(class, record.seq, "body_invalid"));
+                    return;
+                }
             }
         }
         let boot = record.boot_id.unwrap_or(report.batch.boot_id);
@@ -246,7 +271,7 @@ impl<'a> Plan<'a> {
             origin: Some((stream, record.seq, boot, record.mono_ms)),
             instance: Some(report.batch.instance),
             kind: record.kind.clone(),
-            body: json(body),
+            body: Json(json::text(body)),
         };
         self.events.push(Planned {
             event,
@@ -275,7 +300,7 @@ impl<'a> Plan<'a> {
             stream_ordinal: row.ordinal,
             version: state.version,
             hash: state.new_hash,
-            body: json(&state.body),
+            body: json::tree(&state.body),
             instance: report.batch.instance,
         };
         let newest = self
@@ -356,55 +381,4 @@ fn describe(error: &dyn std::error::Error) -> String {
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(": ")
-}
-
-/// A MessagePack value as JSON that Postgres takes: binaries as hexadecimal, those of 16 bytes (ids) as
-/// UUIDs, keys of maps as text.
-pub(super) fn json(value: &rmpv::Value) -> serde_json::Value {
-    use serde_json::Value as Json;
-    match value {
-        rmpv::Value::Nil => Json::Null,
-        rmpv::Value::Boolean(value) => Json::Bool(*value),
-        rmpv::Value::Integer(value) => match (value.as_i64(), value.as_u64()) {
-            (Some(value), _) => value.into(),
-            (_, Some(value)) => value.into(),
-            _ => Json::Null,
-        },
-        rmpv::Value::F32(value) => f64::from(*value).into(),
-        rmpv::Value::F64(value) => (*value).into(),
-        rmpv::Value::String(text) => storable(&String::from_utf8_lossy(text.as_bytes())).into(),
-        rmpv::Value::Binary(bytes) | rmpv::Value::Ext(_, bytes) => match Uuid::from_slice(bytes) {
-            Ok(id) => id.to_string().into(),
-            Err(_) => hex::encode(bytes).into(),
-        },
-        rmpv::Value::Array(values) => values.iter().map(json).collect(),
-        rmpv::Value::Map(entries) => {
-            let name = |key: &rmpv::Value| {
-                let key = json(key);
-                key.as_str().map_or_else(|| key.to_string(), str::to_owned)
-            };
-            Json::Object(
-                entries
-                    .iter()
-                    .map(|(key, value)| (name(key), json(value)))
-                    .collect(),
-            )
-        }
-    }
-}
-
-/// The heartbeat that moves each host's liveness: the last live one of the group that was taken.
-pub(super) fn last_live<'a>(
-    reports: &[&'a Report],
-    answers: &[Answer],
-) -> HashMap<HostId, &'a Report> {
-    let taken = reports
-        .iter()
-        .zip(answers)
-        .filter_map(|(report, answer)| match answer {
-            Answer::Ack(_) => Some(*report),
-            Answer::Forked => None,
-        });
-    let live = taken.filter(|report| report.batch.heartbeat.is_some());
-    live.map(|report| (report.host, report)).collect()
 }
