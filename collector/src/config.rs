@@ -200,7 +200,7 @@ impl Default for Ingest {
         Self {
             writers: 2,
             linger: Duration::from_millis(5),
-            flush_rows: 1000,
+            flush_rows: 4000,
             queue_requests: 256,
             queue_bytes: 64 * 1024 * 1024,
             host_batches_per_second: 4,

@@ -170,13 +170,16 @@ impl Writer {
             let mut rows = first.rows;
             let mut group = vec![first];
             while rows < self.flush_rows {
-                match tokio::time::timeout_at(deadline, queue.recv()).await {
-                    Ok(Some(next)) => {
-                        rows += next.rows;
-                        group.push(next);
-                    }
-                    Ok(None) | Err(_) => break,
-                }
+                // Under load no timer is needed.
+                let next = match queue.try_recv() {
+                    Ok(next) => Some(next),
+                    Err(_) => tokio::time::timeout_at(deadline, queue.recv())
+                        .await
+                        .unwrap_or(None),
+                };
+                let Some(next) = next else { break };
+                rows += next.rows;
+                group.push(next);
             }
             self.commit(group).await;
         }

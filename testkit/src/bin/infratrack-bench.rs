@@ -38,7 +38,7 @@ struct Ingest {
     #[arg(long, default_value_t = 10_000)]
     hosts: usize,
     /// Requests under way at once
-    #[arg(long, default_value_t = 2048)]
+    #[arg(long, default_value_t = 4096)]
     in_flight: usize,
     /// Hosts at which the growth of the cost is measured
     #[arg(long, value_delimiter = ',', default_value = "1000,10000,100000")]
