@@ -90,6 +90,9 @@ struct Writer {
     pool: PgPool,
     /// A connection for each writer: each has few backends to itself, whose caches are warm.
     own: PgPool,
+    /// Half of the writers store live heartbeats while the others commit theirs: all at once, each of their
+    /// backends would take longer.
+    turn: Arc<Semaphore>,
     condition: Arc<Condition>,
     clock: Clock,
     linger: Duration,
@@ -104,6 +107,7 @@ impl Writers {
         let writer = Writer {
             pool: pool.clone(),
             own: own_pool(pool, ingest.writers),
+            turn: Arc::new(Semaphore::new(ingest.writers.div_ceil(2))),
             condition: Arc::clone(&condition),
             clock: clock.clone(),
             linger: ingest.linger,

@@ -1,6 +1,7 @@
 //! One transaction: lock the hosts and streams, decide, insert, move the cursors, COMMIT.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use infratrack_shared::digest::Digest;
 use infratrack_shared::ids::HostId;
@@ -9,6 +10,7 @@ use infratrack_shared::wire::batch::FACTS;
 use serde::Deserialize;
 use sqlx::{Acquire, PgConnection, Postgres, Transaction};
 use time::OffsetDateTime;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::agents::writer::clones::{self, Arrived, Verdict};
 use crate::agents::writer::plan::{self, Answer, Plan, Planned, dead_letter, rejected};
@@ -24,6 +26,9 @@ use crate::store::host_liveness::{Seen, SeenRow};
 const LATE_AFTER: time::Duration = time::Duration::minutes(2);
 const BUCKET_S: i64 = 300;
 
+/// Some times what a large group takes: whoever waits on a locked row is not waited for.
+const TURN: std::time::Duration = std::time::Duration::from_millis(200);
+
 /// Stores `reports` in one transaction. `careful` finds the rows that can't be stored, one by one.
 /// None for those of a group whose process is not in place: each of them is for a transaction of its own.
 pub(super) async fn flush(
@@ -33,10 +38,11 @@ pub(super) async fn flush(
 ) -> sqlx::Result<Vec<Option<Outcome>>> {
     let mut transaction = writer.own.begin().await?;
     if plan::is_live(reports) {
+        let turn = take_turn(writer).await;
         let seen = update_seen(&mut transaction, reports).await?;
         // Of one that is alone, it is found out below what it is instead.
         if reports.len() > 1 || !seen.is_empty() {
-            return flush_live(writer, transaction, reports, seen).await;
+            return flush_live(writer, transaction, reports, seen, turn).await;
         }
     }
     let hosts: BTreeSet<_> = reports.iter().map(|report| report.host.0).collect();
@@ -64,18 +70,26 @@ pub(super) async fn flush(
     Ok(outcomes(reports, is_settled, answers))
 }
 
+/// None where the others take long: it only saves time.
+async fn take_turn(writer: &Writer) -> Option<OwnedSemaphorePermit> {
+    let turn = Arc::clone(&writer.turn).acquire_owned();
+    tokio::time::timeout(TURN, turn).await.ok()?.ok()
+}
+
 /// Stores live heartbeats and nothing else, of hosts whose rows are updated, and so locked, already.
 async fn flush_live(
     writer: &Writer,
     mut transaction: Transaction<'static, Postgres>,
     reports: &[&Report],
     seen: HashMap<HostId, SeenRow>,
+    turn: Option<OwnedSemaphorePermit>,
 ) -> sqlx::Result<Vec<Option<Outcome>>> {
     let hosts: HashSet<_> = seen.keys().copied().collect();
     let is_settled = |report: &Report| hosts.contains(&report.host);
     let settled = reports.iter().copied().filter(|report| is_settled(report));
     let settled: Vec<_> = settled.collect();
     let answers = write(writer, &mut transaction, &settled, false, Some(seen)).await?;
+    drop(turn);
     conclude(transaction).await?;
     Ok(outcomes(reports, is_settled, answers))
 }
