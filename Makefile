@@ -43,13 +43,7 @@ agent: ## The agent as it is shipped: target/agent/infratrack-agent
 	$(CARGO) build --profile agent --locked --bin infratrack-agent
 
 soak: deps-postgres deps-trace deps-peers agent ## Long campaigns: faults, damage, power loss, backlogs, an idle hour
-	$(CARGO) build --release --workspace --bins --locked --quiet
-	target/release/infratrack-bench-agent --hour
-	$(CARGO) test --release --workspace --locked -- --ignored --nocapture
-	CARGO_TARGET_DIR=target/failpoints $(CARGO) build --workspace --bins --locked --quiet --features infratrack-testkit/failpoints
-	CARGO_TARGET_DIR=target/failpoints $(CARGO) test -p infratrack-testkit --locked --features failpoints --test it -- \
-		--include-ignored --nocapture power::a_kill points::
-	$(TOOLS)/mutants.sh
+	$(TOOLS)/soak.sh
 
 sqlx: deps-postgres ## Write collector/.sqlx anew, after a change of SQL
 	$(TOOLS)/sqlx-cache.sh write
