@@ -284,7 +284,7 @@ fn spawn(binaries: &Binaries, place: &Place, settings: &[String]) -> Result<Chil
     let ours = [
         "listen_addresses=",
         "unix_socket_permissions=0770",
-        "max_connections=64",
+        "max_connections=100",
         "shared_buffers=128MB",
         "max_wal_size=2GB",
         "wal_compression=on",

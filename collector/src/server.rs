@@ -68,6 +68,12 @@ pub async fn connect(options: PgConnectOptions, config: &Config) -> anyhow::Resu
         ("lock_timeout", "2s"),
         ("idle_in_transaction_session_timeout", "10s"),
         ("timezone", "UTC"),
+        // Where a firewall on the way forgot a connection, the server is to notice too, in half a minute and not
+        // in two hours: it has only so many.
+        ("tcp_keepalives_idle", "10"),
+        ("tcp_keepalives_interval", "5"),
+        ("tcp_keepalives_count", "4"),
+        ("tcp_user_timeout", "30s"),
     ]);
     pool::options(config.database.max_connections)
         .connect_with(options)

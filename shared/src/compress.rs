@@ -34,7 +34,10 @@ pub fn decompress(body: &[u8], limit: usize) -> Result<Vec<u8>, DecompressError>
     decoder
         .window_log_max(ZSTD_WINDOW_LOG)
         .map_err(DecompressError::Invalid)?;
-    let mut out = Vec::new();
+    // At once: a vector that grows is there twice while it is moved.
+    let said = zstd::zstd_safe::get_frame_content_size(body).ok().flatten();
+    let said = said.and_then(|size| usize::try_from(size).ok());
+    let mut out = Vec::with_capacity(said.map_or(limit, |size| size.min(limit)) + 1);
     let mut capped = decoder.take(limit as u64 + 1);
     capped
         .read_to_end(&mut out)

@@ -131,3 +131,23 @@ async fn connections_to_postgres_that_fell_silent_are_replaced_and_nobody_waits_
     asking.await.unwrap().expect_err("it was not stored");
     postgres.stop().await;
 }
+
+/// Over a unix socket they say nothing, so it is asked what was asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_is_asked_to_probe_its_connections() {
+    let collector = Collector::start().await;
+    let asked: Vec<String> = sqlx::query_scalar(
+        "select name || ' ' || reset_val from pg_settings
+         where name like 'tcp\\_%' and source = 'client' order by name",
+    )
+    .fetch_all(&collector.pool)
+    .await
+    .unwrap();
+    let expected = [
+        "tcp_keepalives_count 4",
+        "tcp_keepalives_idle 10",
+        "tcp_keepalives_interval 5",
+        "tcp_user_timeout 30000",
+    ];
+    assert_eq!(asked, expected);
+}
