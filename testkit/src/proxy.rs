@@ -16,6 +16,8 @@ use tokio::task::JoinHandle;
 
 /// Bytes moved at once; small, so that a fault that is set is soon felt.
 const CHUNK: usize = 4096;
+/// When the server of a forgotten connection notices: it probes it, as the collector asks Postgres to.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// What happens to what passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,7 +157,7 @@ async fn connection(client: TcpStream, number: u64, shared: Arc<Shared>) {
     let down = pass(&shared, number, server_read, Box::new(client_write), true);
     tokio::select! {
         // Both ways have ended. What is dropped without an orderly end is reset.
-        _ = async { tokio::join!(up, down) } => {}
+        _ = async { tokio::try_join!(up, down) } => {}
         () = until_reset(&shared) => {}
     }
 }
@@ -182,7 +184,16 @@ async fn until_reset(shared: &Shared) {
     }
 }
 
-async fn pass(shared: &Shared, number: u64, mut from: Read, mut to: Write, is_down: bool) {
+/// A forgotten connection whose one end is gone, and whose other end has noticed.
+struct GivenUp;
+
+async fn pass(
+    shared: &Shared,
+    number: u64,
+    mut from: Read,
+    mut to: Write,
+    is_down: bool,
+) -> Result<(), GivenUp> {
     let mut fault = shared.fault.subscribe();
     let mut buffer = vec![0; CHUNK];
     let mut passed = 0;
@@ -191,7 +202,8 @@ async fn pass(shared: &Shared, number: u64, mut from: Read, mut to: Write, is_do
             shared.fired.fetch_add(1, Ordering::Relaxed);
             // Not even its end passes, and this end learns of it when it gives up.
             if length == 0 {
-                return std::future::pending().await;
+                tokio::time::sleep(KEEPALIVE).await;
+                return Err(GivenUp);
             }
             continue;
         }
@@ -212,16 +224,16 @@ async fn pass(shared: &Shared, number: u64, mut from: Read, mut to: Write, is_do
                     .await
                     .is_err()
                 {
-                    return;
+                    return Ok(());
                 }
-                return;
+                return Ok(());
             }
-            Fault::Reset => return,
+            Fault::Reset => return Ok(()),
             Fault::Truncate(after) if is_down => {
                 passed += length as u64;
                 if passed > after {
                     shared.fired.fetch_add(1, Ordering::Relaxed);
-                    return;
+                    return Ok(());
                 }
             }
             Fault::None | Fault::Refuse | Fault::Truncate(_) => {}
@@ -229,12 +241,13 @@ async fn pass(shared: &Shared, number: u64, mut from: Read, mut to: Write, is_do
         let Some(bytes) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else {
             // An orderly end is passed on as one.
             to.shutdown().await.ok();
-            return;
+            return Ok(());
         };
         if to.write_all(bytes).await.is_err() {
-            return;
+            return Ok(());
         }
     }
+    Ok(())
 }
 
 /// Whether what passes is late or lost: cut answers count where they are cut, refusals where they are made.
