@@ -119,7 +119,8 @@ fn spawn(server: &Path, owner: (u32, u32), dir: &Path) -> anyhow::Result<Process
         .arg(dir.join("cluster"))
         .arg("-k")
         .arg(dir);
-    command.args(["-c", "listen_addresses=", "-c", "max_connections=64"]);
+    // As many as the primary: with fewer a standby does not start.
+    command.args(["-c", "listen_addresses=", "-c", "max_connections=100"]);
     Process::start(run_as(&mut command, owner), &dir.join("log"), Stdio::null())
 }
 
