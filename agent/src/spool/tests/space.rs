@@ -93,8 +93,9 @@ async fn at_the_quota_the_oldest_records_yield_and_are_counted() {
 #[tokio::test]
 async fn near_the_quota_beats_are_counted_and_not_kept() {
     let dir = tempdir().unwrap();
-    let spool = open_with_quota(dir.path(), 8 * MIB).await;
-    while spool.usage().size_bytes < 4 * MIB {
+    // The file grows in leaps: 32 MiB leave 5 MiB from where beats are refused to where a rotation makes room.
+    let spool = open_with_quota(dir.path(), 32 * MIB).await;
+    while spool.usage().size_bytes < 12 * MIB + MIB / 2 {
         fill(&spool, Class::Critical, 100).await;
     }
     fill(&spool, Class::Beat, 100).await;
