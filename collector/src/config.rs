@@ -74,6 +74,7 @@ pub struct Database {
     /// A file whose content is `postgres://…`; else the environment's `DATABASE_URL`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url_file: Option<PathBuf>,
+    /// For everything but the writers: those have one more each, `ingest.writers`.
     pub max_connections: u32,
 }
 

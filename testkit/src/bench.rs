@@ -1,4 +1,4 @@
-//! What measurements have in common, and the measurement of ingest. Called by the programs behind `make bench`.
+//! The measurements behind `make bench`, and what they have in common.
 //!
 //! A result is a ratio: the baseline is measured in the same run, in turns with the subject.
 

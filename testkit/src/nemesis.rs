@@ -26,6 +26,7 @@ use rand::{RngExt, SeedableRng};
 use crate::ledger::Verdict;
 pub use daemon::Daemon;
 pub use fault::Fault;
+pub(crate) use node::free_addresses;
 pub use world::{Setup, World};
 
 /// Most faults at once.

@@ -190,28 +190,24 @@ impl Writer {
     }
 
     async fn commit(&self, group: Vec<Queued>) {
-        let (reports, replies): (Vec<_>, Vec<_>) = group
+        let busy = plan::busy_hosts(group.iter().map(|queued| &queued.report));
+        let (others, live): (Vec<_>, Vec<_>) = group
             .into_iter()
-            .map(|queued| (queued.report, queued.reply))
-            .unzip();
-        let reports: Vec<_> = reports.iter().collect();
-        let mut replies: Vec<_> = replies.into_iter().map(Some).collect();
-        let (live, others) = plan::split(&reports);
+            .partition(|queued| busy.contains(&queued.report.host));
         // Those that lock more than their hosts' rows are slower: the others don't wait for them.
         for some in [live, others] {
-            let group: Vec<_> = some
-                .iter()
-                .filter_map(|at| reports.get(*at).copied())
-                .collect();
-            if group.is_empty() {
+            if some.is_empty() {
                 continue;
             }
-            let outcomes = self.store(&group).await;
-            for (at, outcome) in some.into_iter().zip(outcomes) {
-                if let Some(reply) = replies.get_mut(at).and_then(Option::take) {
-                    // Whoever asked may be gone; what is stored stays stored.
-                    drop(reply.send(outcome));
-                }
+            let (reports, replies): (Vec<_>, Vec<_>) = some
+                .into_iter()
+                .map(|queued| (queued.report, queued.reply))
+                .unzip();
+            let reports: Vec<_> = reports.iter().collect();
+            let outcomes = self.store(&reports).await;
+            for (reply, outcome) in replies.into_iter().zip(outcomes) {
+                // Whoever asked may be gone; what is stored stays stored.
+                drop(reply.send(outcome));
             }
         }
     }

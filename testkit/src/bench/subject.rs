@@ -1,7 +1,7 @@
 //! The processes that are measured: a collector with its private Postgres as they are installed, and the
 //! bare front end. Their CPU time, memory and the database's own counters.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::time::Instant;
 
 use super::cpu;
+use crate::nemesis::free_addresses;
 use crate::process::Process;
 
 /// A process is ready or has ended within this.
@@ -80,18 +81,15 @@ fn config(dir: &Path) -> anyhow::Result<Config> {
         data_dir: dir.join("collector"),
         ..Config::default()
     };
-    config.agents.listen = free_address()?;
-    config.enroll.listen = free_address()?;
-    config.operators.listen = free_address()?;
+    [
+        config.agents.listen,
+        config.enroll.listen,
+        config.operators.listen,
+    ] = free_addresses(Ipv4Addr::LOCALHOST.into())?;
     config.ingest.host_batches_per_second = 1_000_000;
     config.ingest.host_batches_burst = 1_000_000;
     config.ingest.queue_requests = 8192;
     Ok(config)
-}
-
-/// An address that was free a moment ago.
-fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 async fn listening(address: SocketAddr) -> anyhow::Result<()> {

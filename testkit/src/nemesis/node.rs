@@ -89,7 +89,7 @@ fn spawn(
 }
 
 /// Ports of it that were free a moment ago.
-fn free_addresses(on: IpAddr) -> anyhow::Result<[SocketAddr; 3]> {
+pub(crate) fn free_addresses(on: IpAddr) -> anyhow::Result<[SocketAddr; 3]> {
     let listener = || TcpListener::bind((on, 0));
     let listeners = [listener()?, listener()?, listener()?];
     let mut addresses = [SocketAddr::new(on, 0); 3];

@@ -75,12 +75,10 @@ fn is_heartbeat(batch: &Batch) -> bool {
     batch.heartbeat.is_some() && batch.parts.is_empty() && batch.state.is_empty()
 }
 
-/// Splits a group in those hosts that sent nothing but heartbeats, and the others; by place in the group.
-pub(super) fn split(reports: &[&Report]) -> (Vec<usize>, Vec<usize>) {
-    let busy = reports.iter().filter(|report| !is_heartbeat(&report.batch));
-    let busy: HashSet<_> = busy.map(|report| report.host).collect();
-    let is_live = |index: &usize| reports.get(*index).is_some_and(|r| !busy.contains(&r.host));
-    (0..reports.len()).partition(is_live)
+/// The hosts in a group that sent more than heartbeats.
+pub(super) fn busy_hosts<'a>(reports: impl Iterator<Item = &'a Report>) -> HashSet<HostId> {
+    let busy = reports.filter(|report| !is_heartbeat(&report.batch));
+    busy.map(|report| report.host).collect()
 }
 
 /// How many rows a batch is, about.
