@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The long campaigns: three hours. One test at a time, since some measure what a fleet feels; the agent's idle
+# The long campaigns: hours. One test at a time, since some measure what a fleet feels; the agent's idle
 # hour beside them, since it only counts its own.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
