@@ -97,6 +97,16 @@ pub fn routes() -> Vec<Route> {
         see("/hosts", get(web::hosts::page)),
         see("/hosts/{id}", get(web::host::page)),
         act("/hosts/{id}/refresh", Operator, post(web::host::refresh)),
+        act(
+            "/hosts/{id}/conflicts/{conflict}/split",
+            Operator,
+            post(web::conflicts::split),
+        ),
+        act(
+            "/hosts/{id}/conflicts/{conflict}/drop",
+            Operator,
+            post(web::conflicts::drop_clone),
+        ),
         see("/api/v1/hosts", get(api::hosts::list)),
         see("/api/v1/hosts/{id}", get(api::hosts::get)),
         see("/api/v1/hosts/{id}/heartbeats", get(api::hosts::heartbeats)),

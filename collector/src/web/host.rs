@@ -22,10 +22,13 @@ use crate::store::events::EventRow;
 use crate::store::facts::FactRow;
 use crate::store::gaps::GapRow;
 use crate::store::heartbeats::HeartbeatRow;
+use crate::store::host_conflicts::ConflictRow;
 use crate::web::{self, words};
 
 /// Events on the page; the API has the rest.
 const EVENTS: i64 = 50;
+/// Conflicts on the page, newest first.
+const CONFLICTS: i64 = 10;
 
 #[derive(Template)]
 #[template(path = "host.html")]
@@ -37,6 +40,7 @@ struct HostPage {
     events: Vec<EventRow>,
     gaps: Vec<GapRow>,
     commands: Vec<CommandRow>,
+    conflicts: Vec<ConflictRow>,
     now: OffsetDateTime,
 }
 
@@ -112,6 +116,7 @@ pub async fn page(
         events: store::events::list(&mut connection, id, None, EVENTS).await?,
         gaps: store::gaps::list(&mut connection, id, 20).await?,
         commands: store::commands::list(&mut connection, id, 5).await?,
+        conflicts: store::host_conflicts::list(&mut connection, id, None, CONFLICTS).await?,
         now: app.clock.now(),
     };
     Ok(web::page(&page).into_response())

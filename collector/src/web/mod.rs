@@ -1,6 +1,7 @@
 //! What people see: server-rendered pages that work without script.
 
 pub mod assets;
+pub mod conflicts;
 pub mod host;
 pub mod hosts;
 pub mod login;

@@ -183,3 +183,34 @@ async fn operators_decide_and_viewers_do_not() {
         "another host's conflict"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hosts_page_shows_the_clone_and_its_button_drops_it() {
+    let collector = Collector::start().await;
+    let (a, _b, conflict) = set_apart(&collector).await;
+    let page = format!("/hosts/{}", a.host.id);
+    let drop_path = format!("{page}/conflicts/{}/drop", conflict["id"].as_str().unwrap());
+    let ask = async |method: Method, path: &str| {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "test")
+            .header(
+                "cookie",
+                format!("infratrack_token={}", collector.admin_token),
+            )
+            .body(Full::default())
+            .unwrap();
+        let response = collector.request(request).await;
+        let html = String::from_utf8(response.body().to_vec()).unwrap();
+        (response.status(), html)
+    };
+    let (_, html) = ask(Method::GET, &page).await;
+    assert!(html.contains(&drop_path), "{html}");
+    assert!(html.contains(conflict["clone_boot_id"].as_str().unwrap()));
+    assert_eq!(ask(Method::POST, &drop_path).await.0, StatusCode::SEE_OTHER);
+    let (_, html) = ask(Method::GET, &page).await;
+    assert!(!html.contains(&drop_path), "decided is decided: {html}");
+    assert!(html.contains("set apart, dropped by test"), "{html}");
+    assert_eq!(ask(Method::POST, &drop_path).await.0, StatusCode::CONFLICT);
+}
