@@ -6,7 +6,8 @@ SHELL := /bin/bash
 CARGO ?= cargo
 TOOLS := packaging/tools
 
-.PHONY: help demo test lint fmt bench bench-ingest bench-agent soak sqlx agent deps-postgres deps-trace deps-peers deps-lint
+.PHONY: help demo test lint fmt bench bench-ingest bench-agent soak agent packages repository sqlx \
+	deps-postgres deps-trace deps-peers deps-packages deps-ansible deps-repository deps-lint
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -24,6 +25,7 @@ lint: deps-lint ## Formatting, lints, licences, SQL cache
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) deny --locked check bans licenses sources
 	shellcheck .ci/run $(TOOLS)/*.sh
+	shellcheck -s sh packaging/*/deb/* packaging/*/rpm/*
 	$(TOOLS)/sqlx-cache.sh check
 
 fmt: ## Format everything
@@ -45,6 +47,12 @@ agent: ## The agent as it is shipped: target/agent/infratrack-agent
 soak: deps-postgres deps-trace deps-peers agent ## Long campaigns: faults, damage, power loss, backlogs, an idle hour
 	$(TOOLS)/soak.sh
 
+packages: deps-packages deps-ansible ## A .deb and a .rpm of agent and collector, and the Ansible collection
+	$(TOOLS)/packages.sh
+
+repository: packages deps-repository ## Both signed, as REPOSITORY_KEY, laid out in REPOSITORY_DIR for apt and dnf
+	$(TOOLS)/repository.sh "$(REPOSITORY_DIR)" "$(REPOSITORY_KEY)"
+
 sqlx: deps-postgres ## Write collector/.sqlx anew, after a change of SQL
 	$(TOOLS)/sqlx-cache.sh write
 
@@ -57,5 +65,14 @@ deps-trace:
 deps-peers:
 	@$(TOOLS)/install.sh peers
 
-deps-lint: deps-postgres
+deps-packages:
+	@$(TOOLS)/install.sh packages
+
+deps-ansible:
+	@$(TOOLS)/install.sh ansible
+
+deps-repository:
+	@$(TOOLS)/install.sh repository
+
+deps-lint: deps-postgres deps-ansible
 	@$(TOOLS)/install.sh lint

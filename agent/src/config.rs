@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -10,7 +11,7 @@ use thiserror::Error;
 pub const DEFAULT_PATH: &str = "/etc/infratrack/agent.toml";
 
 /// Everything that can be set. Every field has a default.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Identity and spool; the agent's user must own it.

@@ -1,6 +1,7 @@
 //! Infratrack's agent: observes one Linux host and reports it to a collector.
 
 pub mod backoff;
+pub mod cli;
 pub mod clock;
 pub mod collect;
 pub mod config;

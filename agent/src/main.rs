@@ -2,10 +2,10 @@
 
 mod cmd;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
+use infratrack_agent::cli::{Cli, Command, Configuration};
 use infratrack_agent::config::Config;
 use infratrack_agent::spool;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -14,40 +14,6 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 /// sysexits.h: something in the configuration is wrong.
 const EX_CONFIG: u8 = 64;
-
-/// Reports this host to an Infratrack collector.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Cli {
-    /// Configuration file [default: /etc/infratrack/agent.toml, where it exists]
-    #[arg(long, global = true)]
-    config: Option<PathBuf>,
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Run the agent; what systemd starts.
-    Run,
-    /// Give this host its identity, with a token from the collector.
-    Enroll(cmd::enroll::Arguments),
-    /// Say who this host is to the collector and until when.
-    Status,
-    /// Print the facts this host would report, as JSON.
-    Facts,
-    /// Keep a spool's records in a process of its own.
-    #[command(hide = true)]
-    SpoolStore { dir: PathBuf },
-    /// Check a spool in a process of its own.
-    #[command(hide = true)]
-    SpoolProbe {
-        dir: PathBuf,
-        generation: u64,
-        #[arg(long)]
-        salvage: bool,
-    },
-}
 
 fn main() -> ExitCode {
     #[cfg(feature = "failpoints")]
@@ -63,7 +29,11 @@ fn main() -> ExitCode {
             generation,
             salvage,
         } => return spool::probe_main(dir, *generation, *salvage),
-        Command::Run | Command::Enroll(_) | Command::Status | Command::Facts => {}
+        Command::Run
+        | Command::Enroll(_)
+        | Command::Status { .. }
+        | Command::Facts
+        | Command::Config(_) => {}
     }
     let config = match Config::load(cli.config.as_deref()) {
         Ok(config) => config,
@@ -72,6 +42,10 @@ fn main() -> ExitCode {
             return ExitCode::from(EX_CONFIG);
         }
     };
+    if let Err(error) = cmd::owner::become_owner(&config.state_dir) {
+        cmd::complain(&error);
+        return ExitCode::FAILURE;
+    }
     let info = Targets::new().with_default(LevelFilter::INFO);
     log_to_stderr(config.log.parse().unwrap_or(info));
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -82,7 +56,8 @@ fn main() -> ExitCode {
             match cli.command {
                 Command::Run => cmd::run::run(config).await,
                 Command::Enroll(arguments) => cmd::enroll::run(config, arguments).await,
-                Command::Status => cmd::status::run(&config),
+                Command::Status { json } => cmd::status::run(&config, json),
+                Command::Config(Configuration::Show) => cmd::config::show(&config),
                 Command::Facts => cmd::facts::run(&config).await,
                 Command::SpoolStore { .. } | Command::SpoolProbe { .. } => Ok(()),
             }

@@ -1,6 +1,5 @@
 //! The shared state of one collector process: what every listener and job works with.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use infratrack_shared::ids::CollectorId;
@@ -76,33 +75,6 @@ impl App {
             policy,
             silence,
         })
-    }
-
-    /// The addresses under which agents reach the collectors.
-    pub fn agent_endpoints(&self) -> Vec<String> {
-        match self.config.agents.endpoints.as_slice() {
-            [] => vec![reachable(self.config.agents.listen)],
-            endpoints => endpoints.to_vec(),
-        }
-    }
-
-    /// The address under which new hosts reach the collectors.
-    pub fn enroll_endpoint(&self) -> String {
-        match self.config.enroll.endpoint.as_str() {
-            "" => reachable(self.config.enroll.listen),
-            endpoint => endpoint.to_owned(),
-        }
-    }
-}
-
-/// Under what other machines reach an address that is listened on: where that is every address, the name
-/// of this machine.
-fn reachable(listen: SocketAddr) -> String {
-    match nix::unistd::gethostname() {
-        Ok(name) if listen.ip().is_unspecified() => {
-            format!("{}:{}", name.to_string_lossy(), listen.port())
-        }
-        _ => listen.to_string(),
     }
 }
 

@@ -7,31 +7,41 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use documented::DocumentedFields;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// Everything that can be set. Every field has a default.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Keys of the CA, the private Postgres, blobs.
     pub data_dir: PathBuf,
     /// Names this fleet in certificates: `spiffe://<trust-domain>/host/…`.
     pub trust_domain: String,
+    /// The listener for agents: mTLS, always.
     pub agents: Agents,
+    /// The listener for first contact: TLS, pinned by the token.
     pub enroll: Enroll,
+    /// The listener for people and programs.
     pub operators: Operators,
+    /// Where rows go. Without a URL: a private Postgres below `data_dir`.
     pub database: Database,
+    /// What agents are given.
     pub certificates: Certificates,
+    /// How much may be under way.
     pub ingest: Ingest,
+    /// When silence is said to be what.
     pub liveness: Liveness,
+    /// How long rows are kept.
     pub retention: Retention,
 }
 
 /// The listener for agents: mTLS, always.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct Agents {
+    /// Address and port.
     pub listen: SocketAddr,
     /// `host:port` under which agents reach the collectors; empty: the address listened on, or this machine's name.
     pub endpoints: Vec<String>,
@@ -40,54 +50,61 @@ pub struct Agents {
     /// Heartbeats that agents are asked for.
     #[serde(with = "humantime_serde")]
     pub heartbeat_interval: Duration,
+    /// How often agents look whether their facts have changed.
     #[serde(with = "humantime_serde")]
     pub facts_interval: Duration,
 }
 
 /// The listener for first contact: TLS, pinned by the token.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct Enroll {
+    /// Address and port.
     pub listen: SocketAddr,
     /// `host:port` under which new hosts reach it; empty: the address listened on, or this machine's name.
     pub endpoint: String,
+    /// As `agents.proxy_protocol_from`.
     pub proxy_protocol_from: Vec<IpNet>,
 }
 
 /// The listener for people and programs.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct Operators {
+    /// Address and port.
     pub listen: SocketAddr,
     /// PEM; with `tls_key_file`, TLS is on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_certificate_file: Option<PathBuf>,
+    /// PEM; the key of that certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_key_file: Option<PathBuf>,
+    /// As `agents.proxy_protocol_from`.
     pub proxy_protocol_from: Vec<IpNet>,
 }
 
 /// Where rows go. Without a URL: a private Postgres below `data_dir`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct Database {
     /// A file whose content is `postgres://…`; else the environment's `DATABASE_URL`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url_file: Option<PathBuf>,
-    /// For everything but the writers: those have one more each, `ingest.writers`.
+    /// Connections to Postgres for everything but the writers: those have one more each, `ingest.writers`.
     pub max_connections: u32,
 }
 
 /// What agents are given.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct Certificates {
+    /// How long a host's certificate is valid; it is renewed at 60 to 72 % of that.
     #[serde(with = "humantime_serde")]
     pub lifetime: Duration,
 }
 
 /// How much may be under way.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct Ingest {
     /// Writers, each with a connection and its share of the hosts.
@@ -103,28 +120,32 @@ pub struct Ingest {
     pub queue_bytes: usize,
     /// Batches a host may send a second.
     pub host_batches_per_second: u32,
+    /// Batches a host may send at once.
     pub host_batches_burst: u32,
     /// Connections to the agent listener.
     pub connections: usize,
 }
 
 /// When silence is said to be what.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct Liveness {
+    /// A host is late.
     #[serde(with = "humantime_serde")]
     pub late_after: Duration,
+    /// A host is offline.
     #[serde(with = "humantime_serde")]
     pub offline_after: Duration,
 }
 
 /// How long rows are kept.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retention {
     /// Raw heartbeats; whole days (UTC) go at once.
     #[serde(with = "humantime_serde")]
     pub heartbeats: Duration,
+    /// Their sums of 5 minutes.
     #[serde(with = "humantime_serde")]
     pub heartbeats_5m: Duration,
 }
@@ -248,6 +269,22 @@ impl Config {
         Ok(config)
     }
 
+    /// The addresses under which agents reach the collectors.
+    pub fn agent_endpoints(&self) -> Vec<String> {
+        match self.agents.endpoints.as_slice() {
+            [] => vec![reachable(self.agents.listen)],
+            endpoints => endpoints.to_vec(),
+        }
+    }
+
+    /// The address under which new hosts reach the collectors.
+    pub fn enroll_endpoint(&self) -> String {
+        match self.enroll.endpoint.as_str() {
+            "" => reachable(self.enroll.listen),
+            endpoint => endpoint.to_owned(),
+        }
+    }
+
     /// What a type alone can't say.
     pub fn check(&self) -> anyhow::Result<()> {
         anyhow::ensure!(
@@ -293,6 +330,17 @@ impl Config {
         Ok(std::env::var("DATABASE_URL")
             .ok()
             .filter(|url| !url.is_empty()))
+    }
+}
+
+/// Under what other machines reach an address that is listened on: where that is every address, the name
+/// of this machine.
+fn reachable(listen: SocketAddr) -> String {
+    match nix::unistd::gethostname() {
+        Ok(name) if listen.ip().is_unspecified() => {
+            format!("{}:{}", name.to_string_lossy(), listen.port())
+        }
+        _ => listen.to_string(),
     }
 }
 

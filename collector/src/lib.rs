@@ -6,6 +6,7 @@ pub mod app;
 pub mod blob;
 pub mod ca;
 pub mod ca_log;
+pub mod cli;
 pub mod clock;
 pub mod condition;
 pub mod config;

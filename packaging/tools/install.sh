@@ -74,9 +74,54 @@ lint() {
     fi
 }
 
+cargo_tools() {
+    local tool
+    for tool in "$@"; do
+        have "$tool" && continue
+        echo "installing from the Rust registry: $tool"
+        cargo install --quiet --locked "$tool"
+    done
+}
+
+packages_tools() {
+    cargo_tools cargo-deb cargo-generate-rpm
+}
+
+# Ansible in an environment of its own: target/ansible.
+ansible() {
+    [ -x target/ansible/bin/ansible-lint ] && return
+    have python3 || packages python3 python3-venv
+    python3 -m venv target/ansible 2>/dev/null || {
+        packages python3-venv
+        python3 -m venv target/ansible
+    }
+    echo "installing from the Python registry: ansible-core ansible-lint"
+    target/ansible/bin/pip install --quiet --disable-pip-version-check 'ansible-core>=2.16,<2.22' ansible-lint
+}
+
+# What lays out repositories, and dnf to try them with.
+repository() {
+    local missing=() pair
+    for pair in apt-ftparchive=apt-utils createrepo_c=createrepo-c rpmsign=rpm gpg=gnupg dnf=dnf; do
+        have "${pair%%=*}" || missing+=("${pair#*=}")
+    done
+    [ ${#missing[@]} -eq 0 ] || packages "${missing[@]}"
+}
+
+# What boots hosts, and makes them fail.
+hosts() {
+    local missing=() pair
+    for pair in systemd-nspawn=systemd-container debootstrap=debootstrap ip=iproute2 nft=nftables ssh=openssh-client \
+        mkfs.ext4=e2fsprogs xfs_io=xfsprogs pgrep=procps; do
+        have "${pair%%=*}" || missing+=("${pair#*=}")
+    done
+    [ ${#missing[@]} -eq 0 ] || packages "${missing[@]}"
+}
+
 for wanted in "$@"; do
     case "$wanted" in
-    postgres | trace | peers | lint) "$wanted" ;;
+    postgres | trace | peers | lint | ansible | repository | hosts) "$wanted" ;;
+    packages) packages_tools ;;
     *)
         echo "install.sh: unknown: $wanted" >&2
         exit 64

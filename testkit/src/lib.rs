@@ -8,6 +8,7 @@ pub mod fuzz;
 pub mod ledger;
 pub mod nemesis;
 pub mod operators;
+pub mod package_files;
 pub mod postgres;
 pub mod power;
 pub mod process;

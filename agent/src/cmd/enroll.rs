@@ -1,10 +1,9 @@
 //! `infratrack-agent enroll`.
 
 use std::io::Read;
-use std::path::PathBuf;
 
 use anyhow::{Context, bail};
-use clap::Args;
+use infratrack_agent::cli::Enroll;
 use infratrack_agent::collect::{self, Root};
 use infratrack_agent::config::Config;
 use infratrack_agent::enroll::{Host, enroll};
@@ -14,25 +13,8 @@ use infratrack_shared::token::EnrollToken;
 /// A token has some 100 characters.
 const TOKEN_BYTES: u64 = 1024;
 
-/// Where and with what. The token is never an argument: arguments are seen by every user.
-#[derive(Debug, Args)]
-pub(crate) struct Arguments {
-    /// The collector's enrollment address, host:port
-    #[arg(long)]
-    collector: String,
-    /// Read the token from standard input
-    #[arg(long, required_unless_present = "token_file")]
-    token_stdin: bool,
-    /// Read the token from a file
-    #[arg(long, conflicts_with = "token_stdin")]
-    token_file: Option<PathBuf>,
-    /// Enroll anew although this host has an identity; the collector decides which host it becomes
-    #[arg(long)]
-    force: bool,
-}
-
 /// Enrolls this host.
-pub(crate) async fn run(config: Config, arguments: Arguments) -> anyhow::Result<()> {
+pub(crate) async fn run(config: Config, arguments: Enroll) -> anyhow::Result<()> {
     let identity = Identity::open(&config.state_dir)?;
     if identity.is_enrolled() && !arguments.force {
         let host = identity.current()?.host;
@@ -50,7 +32,7 @@ pub(crate) async fn run(config: Config, arguments: Arguments) -> anyhow::Result<
     Ok(())
 }
 
-fn read_token(arguments: &Arguments) -> anyhow::Result<String> {
+fn read_token(arguments: &Enroll) -> anyhow::Result<String> {
     let mut token = String::new();
     match &arguments.token_file {
         Some(path) => std::fs::File::open(path)

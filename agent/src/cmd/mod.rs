@@ -1,7 +1,9 @@
 //! The subcommands, one file each.
 
+pub(crate) mod config;
 pub(crate) mod enroll;
 pub(crate) mod facts;
+pub(crate) mod owner;
 pub(crate) mod run;
 pub(crate) mod status;
 

@@ -250,7 +250,7 @@ impl Attempt<'_> {
             chain: ca.chain_of(certificate),
             trust_bundle: ca.trust_bundle(),
             not_after: unix_millis(not_after),
-            endpoints: self.app.agent_endpoints(),
+            endpoints: self.app.config.agent_endpoints(),
             policy: self.app.policy.borrow().clone(),
             server_time: self.app.clock.unix_millis(),
         }))

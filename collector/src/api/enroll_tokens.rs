@@ -101,7 +101,7 @@ pub async fn create(
     let created = Created {
         id: token.id(),
         token: token.reveal(),
-        enroll_endpoint: app.enroll_endpoint(),
+        enroll_endpoint: app.config.enroll_endpoint(),
     };
     Ok((StatusCode::CREATED, Json(created)))
 }

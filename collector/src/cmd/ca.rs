@@ -2,49 +2,22 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
-use clap::Subcommand;
+use anyhow::bail;
 use infratrack_collector::blob::BlobStore;
 use infratrack_collector::ca::dependents::Dependents;
 use infratrack_collector::ca::{Ca, rotation};
 use infratrack_collector::ca_log::replay::replay;
+use infratrack_collector::cli::CaAction;
 use infratrack_collector::clock::Clock;
 use infratrack_collector::config::Config;
-use infratrack_collector::postgres::private_connect_options;
-use infratrack_collector::server;
-use sqlx::PgPool;
-
-/// What to do with the certificate authority.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Action {
-    /// Print the trust domain, and the pin that enrollment tokens carry.
-    Show,
-    /// Bring certificates and revocations back that a restored database lacks; `serve` does it by itself.
-    Replay,
-    /// Make the next generation of the CA; agents learn to trust it, then it signs.
-    Rotate {
-        /// When it begins to sign, in minutes from now: collectors and agents learn of it until then
-        #[arg(long, default_value_t = 60)]
-        after_minutes: u32,
-    },
-    /// End a rotation: no longer accept the old generation.
-    Retire {
-        /// Hosts that were seen in so many days must have a certificate of the next generation
-        #[arg(long, default_value_t = 30)]
-        days: u32,
-        /// Retire it whoever depends on it
-        #[arg(long)]
-        force: bool,
-    },
-}
 
 /// Does it; where nothing is asked for, shows the CA.
-pub(crate) async fn run(config: &Config, action: Option<Action>) -> anyhow::Result<()> {
-    match action.unwrap_or(Action::Show) {
-        Action::Show => show(config),
-        Action::Replay => replay_log(config).await,
-        Action::Rotate { after_minutes } => rotate(config, after_minutes),
-        Action::Retire { days, force } => retire(config, days, force).await,
+pub(crate) async fn run(config: &Config, action: Option<CaAction>) -> anyhow::Result<()> {
+    match action.unwrap_or(CaAction::Show) {
+        CaAction::Show => show(config),
+        CaAction::Replay => replay_log(config).await,
+        CaAction::Rotate { after_minutes } => rotate(config, after_minutes),
+        CaAction::Retire { days, force } => retire(config, days, force).await,
     }
 }
 
@@ -88,7 +61,7 @@ async fn retire(config: &Config, days: u32, force: bool) -> anyhow::Result<()> {
     let ca = Ca::open(&dir)?;
     let mut accepted = ca.accepted();
     if let (false, Some(old), Some(next)) = (force, accepted.next(), accepted.next()) {
-        let pool = connect(config).await?;
+        let pool = super::connect(config).await?;
         let seen_since = now - time::Duration::days(days.into());
         let left = Dependents::find(&pool, old, next.signs_from, seen_since, now).await?;
         if let Some(host) = left.hosts.first() {
@@ -114,20 +87,10 @@ fn directory(config: &Config) -> PathBuf {
     config.data_dir.join("ca")
 }
 
-async fn connect(config: &Config) -> anyhow::Result<PgPool> {
-    let options = match super::configured_database(config)? {
-        Some(options) => options,
-        None => private_connect_options(&config.data_dir).await?,
-    };
-    server::connect(options, config)
-        .await
-        .context("is the collector running? a private database runs only with it")
-}
-
 async fn replay_log(config: &Config) -> anyhow::Result<()> {
     let ca = Ca::open(&directory(config))?;
     let blob = BlobStore::open(config)?;
-    let pool = connect(config).await?;
+    let pool = super::connect(config).await?;
     let report = replay(&pool, &blob, &ca, Clock::system().now()).await?;
     super::print(&format!(
         "the log has {} objects; restored {} certificates of {} lost hosts, {} revocations",

@@ -1,13 +1,6 @@
 //! `infratrack-collector config show`.
 
-use clap::Subcommand;
 use infratrack_collector::config::Config;
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Configuration {
-    /// Print every setting with the value in effect.
-    Show,
-}
 
 /// Prints every setting with its value. There is no secret among them: secrets are files that are named.
 pub(crate) fn show(config: &Config) -> anyhow::Result<()> {

@@ -6,10 +6,10 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::Args;
 use infratrack_collector::agents::enroll::{TokenOptions, create_token};
 use infratrack_collector::api::auth;
 use infratrack_collector::ca::write_secret;
+use infratrack_collector::cli::Demo;
 use infratrack_collector::clock::Clock;
 use infratrack_collector::config::Config;
 use infratrack_collector::postgres::PrivatePostgres;
@@ -26,20 +26,6 @@ use tokio::task::JoinHandle;
 const RESTART: Duration = Duration::from_secs(1);
 /// The agent says its last words within 5 s.
 const STOP: Duration = Duration::from_secs(10);
-
-/// Where, and on which addresses.
-#[derive(Debug, Args)]
-pub(crate) struct Arguments {
-    /// Everything is kept in here; a second start goes on with it
-    #[arg(long)]
-    data_dir: PathBuf,
-    #[arg(long, default_value = "127.0.0.1:8080")]
-    operator_listen: SocketAddr,
-    #[arg(long, default_value = "127.0.0.1:8443")]
-    agent_listen: SocketAddr,
-    #[arg(long, default_value = "127.0.0.1:8444")]
-    enroll_listen: SocketAddr,
-}
 
 /// `demo.json`: what scripts need to talk to the demo.
 #[derive(Debug, Serialize)]
@@ -62,7 +48,7 @@ struct AgentSettings {
 }
 
 /// Runs until SIGTERM or SIGINT.
-pub(crate) async fn run(mut config: Config, arguments: Arguments) -> anyhow::Result<()> {
+pub(crate) async fn run(mut config: Config, arguments: Demo) -> anyhow::Result<()> {
     std::fs::create_dir_all(&arguments.data_dir)
         .with_context(|| format!("cannot make {}", arguments.data_dir.display()))?;
     let data_dir = std::fs::canonicalize(&arguments.data_dir)?;
@@ -137,7 +123,7 @@ async fn prepare(server: &Server, dir: &Path) -> anyhow::Result<Agent> {
     super::print(&format!(
         "  echo {} | infratrack-agent enroll --collector {} --token-stdin",
         manifest.enroll_token,
-        app.enroll_endpoint()
+        app.config.enroll_endpoint()
     ));
     super::print("\nCtrl-C stops everything; the next start goes on with the same data.\n");
     Ok(Agent::start(program, agent_config))

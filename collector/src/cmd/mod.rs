@@ -4,13 +4,17 @@ pub(crate) mod ca;
 pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+pub(crate) mod host;
 pub(crate) mod migrate;
+pub(crate) mod owner;
 pub(crate) mod serve;
 pub(crate) mod token;
 
 use anyhow::Context;
 use infratrack_collector::config::Config;
-use infratrack_collector::postgres::PrivatePostgres;
+use infratrack_collector::postgres::{PrivatePostgres, private_connect_options};
+use infratrack_collector::server;
+use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -49,6 +53,17 @@ pub(crate) async fn database(
         .await
         .context("cannot start the private Postgres")?;
     Ok((postgres.connect_options(), Some(postgres)))
+}
+
+/// The database of this configuration, where a collector runs.
+pub(crate) async fn connect(config: &Config) -> anyhow::Result<PgPool> {
+    let options = match configured_database(config)? {
+        Some(options) => options,
+        None => private_connect_options(&config.data_dir).await?,
+    };
+    server::connect(options, config)
+        .await
+        .context("is the collector running? a private database runs only with it")
 }
 
 /// Waits for SIGTERM or SIGINT, or for the private Postgres to be beyond help.

@@ -29,11 +29,24 @@ async fn serve(
         "collector started"
     );
     tell(NotifyState::Ready);
+    let watched = tokio::spawn(tell_the_watchdog());
     let asked = super::asked_to_stop(postgres).await;
+    watched.abort();
     tell(NotifyState::Stopping);
     tracing::info!("stopping");
     server.stop().await;
     asked
+}
+
+/// Says twice in the watchdog's time that tasks run. A database that is away is no reason to be restarted.
+async fn tell_the_watchdog() {
+    let Some(every) = sd_notify::watchdog_enabled() else {
+        return;
+    };
+    loop {
+        tell(NotifyState::Watchdog);
+        tokio::time::sleep(every / 2).await;
+    }
 }
 
 fn tell(state: NotifyState<'_>) {

@@ -20,6 +20,10 @@ use super::{PostgresError, run};
 const MADE_USER: &str = "infratrack-postgres";
 /// Where a cluster goes whose data directory its user can't reach.
 const ELSEWHERE: &str = "/var/lib/infratrack";
+/// What the server names its socket.
+const SOCKET: &str = ".s.PGSQL.5432";
+/// unix(7): the longest path of a socket.
+const SOCKET_PATH_BYTES: usize = 107;
 /// How the names of clusters begin that are being made.
 const UNFINISHED: &str = "cluster.new";
 
@@ -94,13 +98,14 @@ pub(super) async fn prepare(data_dir: &Path) -> Result<Place, PostgresError> {
     let short = blake3::hash(data_dir.as_os_str().as_encoded_bytes()).to_hex();
     let short = short.get(..12).unwrap_or_default();
     let dir = choose(&data_dir, short, run_as)?;
-    // A socket's path has at most 107 bytes, so it can't follow the data directory.
-    let runtime = if me.is_root() {
-        PathBuf::from("/run")
+    let beside = dir.join("socket");
+    let socket_dir = if beside.join(SOCKET).as_os_str().len() <= SOCKET_PATH_BYTES {
+        beside
+    } else if me.is_root() {
+        Path::new("/run").join(format!("infratrack-pg-{short}"))
     } else {
-        std::env::temp_dir()
+        std::env::temp_dir().join(format!("infratrack-pg-{short}"))
     };
-    let socket_dir = runtime.join(format!("infratrack-pg-{short}"));
     for path in [&dir, &socket_dir] {
         fs::create_dir_all(path).map_err(file("make", path))?;
         let owner = fs::symlink_metadata(path).map_err(file("look at", path))?;

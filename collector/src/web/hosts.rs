@@ -78,7 +78,7 @@ pub async fn page(
         page: list.0,
         query,
         now: app.clock.now(),
-        enroll_endpoint: app.enroll_endpoint(),
+        enroll_endpoint: app.config.enroll_endpoint(),
     };
     Ok(web::page(&page).into_response())
 }

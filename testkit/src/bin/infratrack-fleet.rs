@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use infratrack_agent::clock::Clock;
+use infratrack_collector::postgres::private_connect_options;
 use infratrack_testkit::fleet::{Fleet, FleetConfig, Tokens};
 use infratrack_testkit::ledger::{self, Ledger};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::Uid;
 use serde::Deserialize;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tracing_subscriber::EnvFilter;
@@ -119,7 +119,7 @@ struct Database {
     /// The demo's `demo.json`, beside its private Postgres
     #[arg(long)]
     demo_json: Option<PathBuf>,
-    /// The directory of the private Postgres' socket, `/run/infratrack-pg-…`
+    /// The directory of a private Postgres' socket
     #[arg(long)]
     socket: Option<PathBuf>,
     #[arg(long = "database-url")]
@@ -219,7 +219,7 @@ fn stepped(path: PathBuf) -> Clock {
 
 async fn verify(arguments: Verify) -> anyhow::Result<ExitCode> {
     let ledger = Ledger::read(&arguments.ledger)?;
-    let options = connect_options(&arguments.database)?;
+    let options = connect_options(&arguments.database).await?;
     let pool = PgPoolOptions::new()
         .max_connections(1)
         .connect_with(options)
@@ -275,34 +275,19 @@ fn address(text: &str) -> anyhow::Result<SocketAddr> {
         .with_context(|| format!("{text} has no address of the form 127.0.0.1:8443"))
 }
 
-fn connect_options(database: &Database) -> anyhow::Result<PgConnectOptions> {
-    if let Some(url) = &database.url {
-        return url.parse().context("the database URL is not valid");
+async fn connect_options(database: &Database) -> anyhow::Result<PgConnectOptions> {
+    match (&database.url, &database.socket, &database.demo_json) {
+        (Some(url), _, _) => url.parse().context("the database URL is not valid"),
+        (None, Some(socket), _) => Ok(PgConnectOptions::new_without_pgpass()
+            .socket(socket)
+            .username("infratrack")
+            .database("infratrack")),
+        (None, None, Some(demo)) => {
+            let data_dir = demo.parent().context("demo.json is in no directory")?;
+            Ok(private_connect_options(data_dir).await?)
+        }
+        (None, None, None) => anyhow::bail!("no database is named"),
     }
-    let socket = match (&database.socket, &database.demo_json) {
-        (Some(socket), _) => socket.clone(),
-        (None, Some(demo)) => socket_dir(demo)?,
-        (None, None) => anyhow::bail!("no database is named"),
-    };
-    Ok(PgConnectOptions::new_without_pgpass()
-        .socket(socket)
-        .username("infratrack")
-        .database("infratrack"))
-}
-
-/// Where the private Postgres of a data directory listens (collector/src/postgres/place.rs).
-fn socket_dir(demo: &Path) -> anyhow::Result<PathBuf> {
-    let demo =
-        std::fs::canonicalize(demo).with_context(|| format!("cannot find {}", demo.display()))?;
-    let data_dir = demo.parent().context("demo.json is in no directory")?;
-    let hash = blake3::hash(data_dir.as_os_str().as_encoded_bytes()).to_hex();
-    let short = hash.get(..12).unwrap_or_default();
-    let runtime = if Uid::effective().is_root() {
-        PathBuf::from("/run")
-    } else {
-        std::env::temp_dir()
-    };
-    Ok(runtime.join(format!("infratrack-pg-{short}")))
 }
 
 fn peak_rss_bytes() -> Option<u64> {

@@ -1,0 +1,137 @@
+//! The command line: what can be asked of the program. `main` does it; packages make man pages and completions
+//! of it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use infratrack_shared::ids::HostId;
+use ipnet::IpNet;
+
+/// Takes what Infratrack's agents report, keeps it in Postgres, shows it to operators.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Cli {
+    /// Configuration file [default: /etc/infratrack/collector.toml, where it exists]
+    #[arg(long, global = true)]
+    pub config: Option<PathBuf>,
+    /// What to log, as in `RUST_LOG`
+    #[arg(
+        long,
+        global = true,
+        env = "RUST_LOG",
+        default_value = "info,sqlx=warn"
+    )]
+    pub log: String,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a collector; what systemd starts.
+    Serve,
+    /// Run a collector and an agent on this machine, in one directory.
+    Demo(Demo),
+    /// Bring the database to this release.
+    Migrate,
+    /// Show the certificate authority, or work on it.
+    Ca {
+        #[command(subcommand)]
+        action: Option<CaAction>,
+    },
+    /// Make a token; it is shown once.
+    #[command(subcommand)]
+    Token(Token),
+    /// Show a host, by its id, as JSON.
+    Host { id: HostId },
+    /// The configuration.
+    #[command(subcommand)]
+    Config(Configuration),
+    /// Check the configuration against reality.
+    Doctor,
+}
+
+/// Where, and on which addresses.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Everything is kept in here; a second start goes on with it
+    #[arg(long)]
+    pub data_dir: PathBuf,
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub operator_listen: SocketAddr,
+    #[arg(long, default_value = "127.0.0.1:8443")]
+    pub agent_listen: SocketAddr,
+    #[arg(long, default_value = "127.0.0.1:8444")]
+    pub enroll_listen: SocketAddr,
+}
+
+/// What to do with the certificate authority.
+#[derive(Debug, Subcommand)]
+pub enum CaAction {
+    /// Print the trust domain, and the pin that enrollment tokens carry.
+    Show,
+    /// Bring certificates and revocations back that a restored database lacks; `serve` does it by itself.
+    Replay,
+    /// Make the next generation of the CA; agents learn to trust it, then it signs.
+    Rotate {
+        /// When it begins to sign, in minutes from now: collectors and agents learn of it until then
+        #[arg(long, default_value_t = 60)]
+        after_minutes: u32,
+    },
+    /// End a rotation: no longer accept the old generation.
+    Retire {
+        /// Hosts that were seen in so many days must have a certificate of the next generation
+        #[arg(long, default_value_t = 30)]
+        days: u32,
+        /// Retire it whoever depends on it
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// The kinds of tokens.
+#[derive(Debug, Subcommand)]
+pub enum Token {
+    /// For an administrator: the login form and the API take it.
+    Admin,
+    /// For a host to enroll with.
+    Enroll(EnrollArguments),
+}
+
+/// What the token allows.
+#[derive(Debug, Args)]
+pub struct EnrollArguments {
+    /// How long it is valid, in minutes
+    #[arg(long, default_value_t = 60)]
+    pub minutes: u32,
+    /// How many hosts may use it
+    #[arg(long, default_value_t = 1)]
+    pub uses: i32,
+    /// Only from this network
+    #[arg(long)]
+    pub cidr: Option<IpNet>,
+    /// Only for hosts of such a name; * stands for any text
+    #[arg(long)]
+    pub hostname: Option<String>,
+    /// A tag for the hosts; may be repeated
+    #[arg(long = "tag")]
+    pub tags: Vec<String>,
+    /// For a host that is known, by its id: whoever uses the token becomes that host again
+    #[arg(long, conflicts_with = "uses")]
+    pub host: Option<HostId>,
+    /// An operator has to approve each host
+    #[arg(long)]
+    pub approve: bool,
+    /// As JSON, with the address to use it at
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to do with the configuration.
+#[derive(Debug, Subcommand)]
+pub enum Configuration {
+    /// Print every setting with the value in effect.
+    Show,
+}
