@@ -26,6 +26,7 @@ lint: deps-lint ## Formatting, lints, licences, SQL cache
 	$(CARGO) deny --locked check bans licenses sources
 	shellcheck .ci/run $(TOOLS)/*.sh
 	shellcheck -s sh packaging/*/deb/* packaging/*/rpm/*
+	$(TOOLS)/ansible-lint.sh
 	$(TOOLS)/sqlx-cache.sh check
 
 fmt: ## Format everything
