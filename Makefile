@@ -6,8 +6,8 @@ SHELL := /bin/bash
 CARGO ?= cargo
 TOOLS := packaging/tools
 
-.PHONY: help demo test lint fmt bench bench-ingest bench-agent soak agent packages repository sqlx \
-	deps-postgres deps-trace deps-peers deps-packages deps-ansible deps-repository deps-lint
+.PHONY: help demo test lint fmt bench bench-ingest bench-agent soak agent packages repository e2e e2e-full sqlx \
+	deps-postgres deps-trace deps-peers deps-packages deps-ansible deps-repository deps-hosts deps-lint
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -22,9 +22,9 @@ test: deps-postgres deps-trace ## All tests, with a real Postgres
 
 lint: deps-lint ## Formatting, lints, licences, SQL cache
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features infratrack-testkit/e2e --locked -- -D warnings
 	$(CARGO) deny --locked check bans licenses sources
-	shellcheck .ci/run $(TOOLS)/*.sh
+	shellcheck .ci/run $(TOOLS)/*.sh testkit/rigs/*.sh
 	shellcheck -s sh packaging/*/deb/* packaging/*/rpm/*
 	$(TOOLS)/ansible-lint.sh
 	$(TOOLS)/sqlx-cache.sh check
@@ -54,6 +54,13 @@ packages: deps-packages deps-ansible ## A .deb and a .rpm of agent and collector
 repository: packages deps-repository ## Both signed, as REPOSITORY_KEY, laid out in REPOSITORY_DIR for apt and dnf
 	$(TOOLS)/repository.sh "$(REPOSITORY_DIR)" "$(REPOSITORY_KEY)"
 
+e2e: export PROFILE := dev
+e2e: packages deps-hosts deps-repository ## Hosts that boot: installed, attacked, upgraded, removed (root; smoke form)
+	$(TOOLS)/e2e.sh
+
+e2e-full: packages deps-hosts deps-repository ## The same in its whole length
+	INFRATRACK_PARTITION_S=600 INFRATRACK_KILLS=50 $(TOOLS)/e2e.sh
+
 sqlx: deps-postgres ## Write collector/.sqlx anew, after a change of SQL
 	$(TOOLS)/sqlx-cache.sh write
 
@@ -74,6 +81,9 @@ deps-ansible:
 
 deps-repository:
 	@$(TOOLS)/install.sh repository
+
+deps-hosts:
+	@$(TOOLS)/install.sh hosts
 
 deps-lint: deps-postgres deps-ansible
 	@$(TOOLS)/install.sh lint

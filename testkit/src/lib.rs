@@ -13,4 +13,5 @@ pub mod postgres;
 pub mod power;
 pub mod process;
 pub mod proxy;
+pub mod rig;
 pub mod wire;

@@ -1,0 +1,117 @@
+//! Upgrades, the way back, removal.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+
+use crate::control::{Control, eventually};
+use crate::repository::{Repository, apt_refuses_changes};
+use crate::{COLLECTOR, HOSTS};
+
+/// To the newer build, agents and collector, with an edited configuration; then back to the one before.
+pub(crate) fn upgrade_and_back(control: &Control<'_>) -> anyhow::Result<()> {
+    let edited = "printf '\\n# edited\\n' >> /etc/infratrack/agent.toml";
+    control.rig.exec(HOSTS[0], &["sh", "-c", edited])?;
+    let before = control.query("select count(*) from events")?;
+    for version in ["0.1.1", "0.1.0"] {
+        let packages = format!(
+            "-e collector_file=infratrack-collector_{version}-1_amd64.deb -e agent_file=infratrack-agent_{version}-1_amd64.deb"
+        );
+        control.playbook("lcm_upgrade", &packages)?.good()?;
+        for host in [COLLECTOR, HOSTS[0]] {
+            has_version(control, host, &format!("{version}-1"))?;
+        }
+        let kept = control
+            .rig
+            .exec(HOSTS[0], &["tail", "-n1", "/etc/infratrack/agent.toml"])?;
+        ensure!(kept.trim() == "# edited", "the configuration was replaced");
+    }
+    let after = control.query("select count(*) from events")?;
+    ensure!(
+        after.parse::<u64>()? > before.parse()?,
+        "no event of the upgrade"
+    );
+    broken_upgrade(control)
+}
+
+/// A version that does not start leaves the one before in place, and ends the run.
+fn broken_upgrade(control: &Control<'_>) -> anyhow::Result<()> {
+    let build = "rm -rf broken && dpkg-deb -R infratrack-agent_0.1.1-1_amd64.deb broken\n\
+        printf '#!/bin/sh\\n[ \"$1\" = run ] && exit 1\\nexec /usr/bin/infratrack-agent.real \"$@\"\\n' > broken/usr/bin/infratrack-agent.new\n\
+        mv broken/usr/bin/infratrack-agent broken/usr/bin/infratrack-agent.real\n\
+        mv broken/usr/bin/infratrack-agent.new broken/usr/bin/infratrack-agent\n\
+        chmod 755 broken/usr/bin/infratrack-agent\n\
+        sed -i 's/^Version: .*/Version: 0.1.2-1/' broken/DEBIAN/control\n\
+        dpkg-deb -b --root-owner-group broken infratrack-agent_0.1.2-1_amd64.deb";
+    control.run(build)?;
+    let recap = control.playbook(
+        "lcm_upgrade",
+        "-e agent_file=infratrack-agent_0.1.2-1_amd64.deb -e agent_verify_seconds=20 --limit infratrack_hosts",
+    )?;
+    ensure!(!recap.is_good, "a broken version was taken");
+    for host in HOSTS {
+        has_version(control, host, "0.1.0-1")?;
+    }
+    control.playbook("lcm_health_check", "")?.good().map(drop)
+}
+
+/// A host loses everything; an operator's word makes it the same host again. This time its packages come from a signed
+/// repository, an upgrade too.
+pub(crate) fn reinstalled(control: &Control<'_>, repository: &Repository) -> anyhow::Result<()> {
+    let (host, name) = (HOSTS[2], "db1.example");
+    let id = control.id(host)?;
+    control
+        .playbook("remove", &format!("--limit {name}"))?
+        .good()?;
+    gone(control, host)?;
+    // Its image's own sources can't be reached from here.
+    control
+        .rig
+        .exec(host, &["rm", "-f", "/etc/apt/sources.list"])?;
+    let variables = format!("--limit {name} {}", repository.variables());
+    let old = format!("{variables} -e agent_host_id={id} -e agent_version=0.1.0-1");
+    control.playbook("site", &old)?.good()?;
+    ensure!(control.id(host)? == id, "it became another host");
+    let hosts = control.query("select count(*) from hosts")?;
+    ensure!(hosts == "3", "{hosts} hosts in the tables");
+    control.playbook("lcm_upgrade", &variables)?.good()?;
+    has_version(control, host, "0.1.1-1")?;
+    apt_refuses_changes(control, repository, host)
+}
+
+fn has_version(control: &Control<'_>, host: &str, version: &str) -> anyhow::Result<()> {
+    let package = if host == COLLECTOR {
+        "infratrack-collector"
+    } else {
+        "infratrack-agent"
+    };
+    let installed = control
+        .rig
+        .exec(host, &["dpkg-query", "-W", "-f", "${Version}", package])?;
+    ensure!(
+        installed == version,
+        "{package} on {host} is {installed}, not {version}"
+    );
+    Ok(())
+}
+
+/// After the removal of the fleet no file of it is left.
+pub(crate) fn removed(control: &Control<'_>) -> anyhow::Result<()> {
+    control.playbook("remove", "")?.good()?;
+    for host in HOSTS {
+        gone(control, host)?;
+    }
+    let id = control.query("select host_id from hosts limit 1")?;
+    eventually(Duration::from_secs(10), || {
+        let shown = control.host(&id)?;
+        let why = shown["liveness_reason"].as_str().context("no reason yet");
+        why.map(drop).or(Ok(()))
+    })
+}
+
+fn gone(control: &Control<'_>, host: &str) -> anyhow::Result<()> {
+    let find = "find / -xdev -name '*infratrack*' -not -path '/proc/*' -not -path '/var/log/*' -not -path '/tmp/*' | head";
+    let left = control.rig.exec(host, &["sh", "-c", find])?;
+    ensure!(left.trim().is_empty(), "{host} still has:\n{left}");
+    Ok(())
+}
