@@ -9,6 +9,7 @@ mod bounded;
 mod cgroup;
 mod cpu;
 mod dmi;
+mod dns;
 mod fact;
 mod facts;
 mod filesystems;

@@ -12,8 +12,8 @@ use tokio::time::timeout;
 
 use super::bounded::Bounded;
 use super::{
-    Fact, Reason, Root, block_devices, cpu, dmi, identity, kernel, local, memory, mounts, network,
-    os, systemd, virtualization,
+    Fact, Reason, Root, block_devices, cpu, dmi, dns, identity, kernel, local, memory, mounts,
+    network, os, systemd, virtualization,
 };
 
 /// No source takes a tenth of a second on a host in order.
@@ -26,6 +26,7 @@ const SOURCES: &[(&str, Read)] = &[
     ("facts.block_devices", block_devices::collect),
     ("facts.cpu", cpu::collect),
     ("facts.dmi", dmi::collect),
+    ("facts.dns", dns::collect),
     ("facts.identity", identity::collect),
     ("facts.kernel", kernel::collect),
     ("facts.memory", memory::collect),
