@@ -30,6 +30,7 @@ mod rates;
 mod reboot;
 mod root;
 mod systemd;
+mod time;
 mod virtualization;
 
 pub use fact::Fact;

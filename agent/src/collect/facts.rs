@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::bounded::Bounded;
 use super::{
     Fact, Reason, Root, block_devices, cpu, dmi, dns, identity, kernel, local, memory, mounts,
-    network, os, systemd, virtualization,
+    network, os, systemd, time, virtualization,
 };
 
 /// No source takes a tenth of a second on a host in order.
@@ -33,6 +33,7 @@ const SOURCES: &[(&str, Read)] = &[
     ("facts.mounts", mounts::collect),
     ("facts.network", network::collect),
     ("facts.os", os::collect),
+    ("facts.time", time::collect),
     ("facts.virtualization", virtualization::collect),
 ];
 

@@ -1,6 +1,8 @@
-//! What `/proc` says in one line: load, uptime, the number of processes, and the agent's own cost.
+//! What `/proc` says in one line: load, uptime, the processes, and the agent's own cost.
 //!
-//! Called by the heartbeat only.
+//! Called by the heartbeat, and by facts that know a service by its process.
+
+use std::collections::BTreeSet;
 
 use infratrack_shared::wire::heartbeat::AgentUsage;
 use nix::time::{ClockId, clock_gettime};
@@ -26,12 +28,23 @@ pub(super) fn uptime_s(root: &Root) -> Result<u64, Reason> {
 
 /// How many processes there are; unknown where other users' are hidden.
 pub(super) fn count(root: &Root) -> Result<u32, Reason> {
+    u32::try_from(ids(root)?.len()).map_err(|error| error.to_string())
+}
+
+/// The names of all processes, as the kernel cuts them: 15 bytes.
+pub(super) fn names(root: &Root) -> Result<BTreeSet<String>, Reason> {
+    let name = |id: &String| root.find(&format!("proc/{id}/comm"));
+    Ok(ids(root)?.iter().filter_map(name).collect())
+}
+
+/// The ids of all processes; unknown where other users' are hidden.
+pub(super) fn ids(root: &Root) -> Result<Vec<String>, Reason> {
     if !root.exists("proc/1") {
         return Err("/proc hides the processes of other users".to_owned());
     }
-    let is_process = |name: &&String| name.bytes().all(|byte| byte.is_ascii_digit());
-    let count = root.names("proc")?.iter().filter(is_process).count();
-    u32::try_from(count).map_err(|error| error.to_string())
+    let mut names = root.names("proc")?;
+    names.retain(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
+    Ok(names)
 }
 
 /// The agent's own memory and CPU time.
@@ -78,6 +91,8 @@ mod tests {
         assert_eq!(load(&root), Ok([0.52, 1.04, 2.0]));
         assert_eq!(uptime_s(&root), Ok(35_103));
         assert_eq!(count(&root), Ok(2));
+        let expected = ["sshd", "systemd"].map(str::to_owned);
+        assert_eq!(names(&root), Ok(expected.into()));
     }
 
     #[test]
