@@ -4,6 +4,7 @@
 //! what a file holds, never waits without a limit, and never stops another. What is not known is
 //! said so and why, never guessed and never 0. Called by the agent's run loop and `facts`.
 
+mod accounts;
 mod block_devices;
 mod bounded;
 mod cgroup;
@@ -31,6 +32,7 @@ mod reboot;
 mod root;
 mod systemd;
 mod time;
+mod users;
 mod virtualization;
 
 pub use fact::Fact;
