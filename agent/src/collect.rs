@@ -19,6 +19,7 @@ mod fixture;
 mod heartbeat;
 mod identity;
 mod kernel;
+mod listening;
 #[cfg(test)]
 mod live_tests;
 mod local;

@@ -1,7 +1,9 @@
 //! Users and groups of `/etc/passwd` and `/etc/group`, without what stands in their password fields.
 //!
 //! Users of directories (LDAP, systemd-homed) are behind NSS, whose modules would be foreign code in
-//! the agent's process; they are not here. Called by users.
+//! the agent's process; they are not here. Called by users and listening.
+
+use std::collections::HashMap;
 
 use super::{Reason, Root};
 
@@ -32,6 +34,15 @@ pub(super) fn users(root: &Root) -> Result<Vec<User>, Reason> {
 /// The groups, in the order of the file.
 pub(super) fn groups(root: &Root) -> Result<Vec<Group>, Reason> {
     Ok(root.text("etc/group")?.lines().filter_map(group).collect())
+}
+
+/// The name of each user id; of two users with one id the first, as getpwuid(3) has it.
+pub(super) fn names(root: &Root) -> HashMap<u32, String> {
+    let mut names = HashMap::new();
+    for user in users(root).unwrap_or_default() {
+        names.entry(user.uid).or_insert(user.name);
+    }
+    names
 }
 
 fn user(line: &str) -> Option<User> {
@@ -98,6 +109,7 @@ mod tests {
             .map(|user| (user.name.as_str(), user.uid, user.shell.as_str()))
             .collect();
         assert_eq!(told, [("root", 0, "/bin/bash"), ("toor", 0, "/bin/sh")]);
+        assert_eq!(names(&root).get(&0).map(String::as_str), Some("root"));
 
         let groups = groups(&root).unwrap();
         let told: Vec<_> = groups

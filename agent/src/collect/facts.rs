@@ -12,8 +12,8 @@ use tokio::time::timeout;
 
 use super::bounded::Bounded;
 use super::{
-    Fact, Reason, Root, block_devices, cpu, dmi, dns, identity, kernel, local, memory, mounts,
-    network, os, systemd, time, users, virtualization,
+    Fact, Reason, Root, block_devices, cpu, dmi, dns, identity, kernel, listening, local, memory,
+    mounts, network, os, systemd, time, users, virtualization,
 };
 
 /// No source takes a tenth of a second on a host in order.
@@ -29,6 +29,7 @@ const SOURCES: &[(&str, Read)] = &[
     ("facts.dns", dns::collect),
     ("facts.identity", identity::collect),
     ("facts.kernel", kernel::collect),
+    ("facts.listening", listening::collect),
     ("facts.memory", memory::collect),
     ("facts.mounts", mounts::collect),
     ("facts.network", network::collect),
