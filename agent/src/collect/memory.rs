@@ -7,8 +7,8 @@
 use serde::Serialize;
 
 use super::cgroup::{self, CgroupMemory};
-use super::fact::to_value;
-use super::{Reason, Root, mounts, virtualization};
+use super::fact::{to_value, unknown};
+use super::{Reason, Root, mounts, swap, virtualization};
 
 /// Sizes in bytes; what is `None` has its reason in `unknown`, under the heartbeat's field name.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -25,19 +25,32 @@ struct Facts {
     total_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     swap_total_bytes: Option<u64>,
+    /// Left out in a container, which has none of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    swap_devices: Option<rmpv::Value>,
 }
 
 /// The body of `facts.memory`.
 pub(super) fn collect(root: &Root) -> Result<rmpv::Value, Reason> {
-    let memory = read(root, virtualization::container(root).is_some());
+    let in_container = virtualization::container(root).is_some();
+    let memory = read(root, in_container);
     let reason = |mut unknown: Vec<(_, Reason)>| unknown.drain(..).map(|(_, reason)| reason).next();
     let total_bytes = memory
         .total
         .ok_or_else(|| reason(memory.unknown).unwrap_or_default())?;
+    let swap_devices = (!in_container).then(|| swap_devices(root));
     to_value(&Facts {
         total_bytes,
         swap_total_bytes: memory.swap_total,
+        swap_devices: swap_devices.transpose()?,
     })
+}
+
+fn swap_devices(root: &Root) -> Result<rmpv::Value, Reason> {
+    match swap::devices(root) {
+        Ok(devices) => to_value(&devices),
+        Err(reason) => Ok(unknown(&reason)),
+    }
 }
 
 /// The memory of the host, or of the container the agent runs in.
@@ -224,6 +237,22 @@ mod tests {
         let (_keep, root) =
             fixture::host(&[("proc/meminfo", MEMINFO), ("proc/self/mountinfo", LXC)]);
         assert_eq!(read(&root, true).total, Some(HOST_TOTAL));
+    }
+
+    #[test]
+    fn the_fact_has_a_hosts_swap_devices_and_none_in_a_container() {
+        let swaps = include_str!("../../tests/fixtures/swaps-debian");
+        let told = |files: &[(&str, &str)]| {
+            let (_keep, root) = fixture::host(files);
+            fixture::json(&collect(&root).unwrap())
+        };
+        let meminfo = ("proc/meminfo", MEMINFO);
+        let body = told(&[meminfo, ("proc/swaps", swaps)]);
+        assert_eq!(body["swap_devices"].as_array().map(Vec::len), Some(3));
+        assert!(told(&[meminfo])["swap_devices"]["unknown"].is_string());
+        let body = told(&[meminfo, ("proc/swaps", swaps), ("proc/self/mountinfo", LXC)]);
+        assert_eq!(body["total_bytes"], HOST_TOTAL);
+        assert_eq!(body.get("swap_devices"), None);
     }
 
     #[test]

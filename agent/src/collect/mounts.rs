@@ -145,8 +145,8 @@ fn parse_line(line: &str) -> Option<Mount> {
     })
 }
 
-/// The kernel writes blanks and backslashes as three octal digits.
-fn unescape(field: &str) -> String {
+/// Undoes the kernel's way with blanks and backslashes: three octal digits. `/proc/swaps` has it too.
+pub(super) fn unescape(field: &str) -> String {
     if !field.contains('\\') {
         return field.to_owned();
     }
