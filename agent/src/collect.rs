@@ -31,6 +31,7 @@ mod process;
 mod rates;
 mod reboot;
 mod root;
+mod sensors;
 mod swap;
 mod systemd;
 mod time;
