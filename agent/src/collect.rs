@@ -8,6 +8,7 @@ mod accounts;
 mod block_devices;
 mod bounded;
 mod cgroup;
+mod cloud;
 mod cpu;
 mod dmi;
 mod dns;
@@ -38,8 +39,9 @@ mod time;
 mod users;
 mod virtualization;
 
+pub(crate) use cloud::address as instance_metadata_address;
 pub use fact::Fact;
-pub use facts::{FactSources, facts};
+pub use facts::FactSources;
 pub use heartbeat::HeartbeatSource;
 pub use identity::{boot_id, hostname, machine_id, mono_ms};
 pub use root::Root;

@@ -7,6 +7,8 @@ use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::collect;
+
 /// Where the configuration is unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/infratrack/agent.toml";
 
@@ -23,6 +25,10 @@ pub struct Config {
     /// Where to return with an expired certificate, `host:port`, in place of where the host was enrolled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enroll_endpoint: Option<String>,
+    /// Amazon's instance metadata service, `http://169.254.169.254`: what it says becomes the fact `cloud`. Not
+    /// asked unless it is set here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance_metadata: Option<String>,
     /// What the spool may take on disk, in bytes.
     pub spool_quota_bytes: u64,
     /// `error`, `warn`, `info`, `debug` or `trace`.
@@ -36,6 +42,7 @@ impl Default for Config {
             facts_dir: PathBuf::from("/etc/infratrack/facts.d"),
             endpoints: Vec::new(),
             enroll_endpoint: None,
+            instance_metadata: None,
             spool_quota_bytes: 128 * 1024 * 1024,
             log: "info".to_owned(),
         }
@@ -62,6 +69,8 @@ pub enum ConfigError {
     },
     #[error("spool_quota_bytes must be at least {least}")]
     Quota { least: u64 },
+    #[error("instance_metadata: {0}")]
+    InstanceMetadata(String),
 }
 
 /// Less would be used up by an idle spool's own files.
@@ -101,6 +110,9 @@ impl Config {
         })?;
         if config.spool_quota_bytes < LEAST_QUOTA {
             return Err(ConfigError::Quota { least: LEAST_QUOTA });
+        }
+        if let Some(service) = &config.instance_metadata {
+            collect::instance_metadata_address(service).map_err(ConfigError::InstanceMetadata)?;
         }
         Ok(config)
     }
@@ -151,6 +163,25 @@ mod tests {
         std::fs::write(drop_in.join("30.toml"), "lgo = \"debug\"\n").expect("written");
         let error = Config::load(Some(&main)).expect_err("unknown setting");
         assert!(error.to_string().contains("30.toml"), "{error}");
+    }
+
+    #[test]
+    fn the_metadata_service_is_asked_by_nobody_unless_it_is_set_and_set_right() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let main = dir.path().join("agent.toml");
+        std::fs::write(&main, "").expect("written");
+        let config = Config::load(Some(&main)).expect("valid");
+        assert_eq!(config.instance_metadata, None);
+        let set = "instance_metadata = \"http://169.254.169.254\"\n";
+        std::fs::write(&main, set).expect("written");
+        let config = Config::load(Some(&main)).expect("valid");
+        assert!(config.instance_metadata.is_some());
+        std::fs::write(&main, set.replace("http:", "https:")).expect("written");
+        let error = Config::load(Some(&main)).expect_err("no TLS there");
+        assert!(
+            error.to_string().starts_with("instance_metadata: "),
+            "{error}"
+        );
     }
 
     #[test]

@@ -24,7 +24,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::clock::Clock;
-use crate::collect::{self, HeartbeatSource, Root};
+use crate::collect::{self, FactSources, HeartbeatSource, Root};
 use crate::config::Config;
 use crate::failpoint::reach;
 use crate::identity::Identity;
@@ -101,7 +101,9 @@ impl Daemon {
             .await
             .with_context(|| format!("cannot open the spool in {}", place.display()))?;
         let reporter = Reporter::new(spool.clone(), clock.clone(), instance, boot_id);
-        let mut facts = Facts::new(root.clone(), config.facts_dir.clone());
+        let sources = FactSources::new(root.clone(), &config.facts_dir)
+            .with_instance_metadata(config.instance_metadata.clone());
+        let mut facts = Facts::new(sources);
         facts.collect(&spool).await?;
         let host = link.host();
         let mut daemon = Self {

@@ -140,9 +140,9 @@ mod tests {
                 name.bytes()
                     .all(|byte| byte.is_ascii_lowercase() || b"_5".contains(&byte))
             };
-            (is_name(name)
-                && !(value == "\"\"" && name.ends_with("_file") || name == "enroll_endpoint"))
-                .then(|| line.to_owned())
+            let has_no_default = value == "\"\"" && name.ends_with("_file")
+                || matches!(name, "enroll_endpoint" | "instance_metadata");
+            (is_name(name) && !has_no_default).then(|| line.to_owned())
         };
         let section = |line: &str| line.starts_with('[').then(|| line.to_owned());
         let lines = example

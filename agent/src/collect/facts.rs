@@ -4,7 +4,7 @@
 //! changes when the host does. A source that fails or hangs yields an "unknown" fact and stops no
 //! other. Called at start, on a schedule, on the command "refresh facts", and by `facts`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rmpv::Value;
@@ -12,8 +12,8 @@ use tokio::time::timeout;
 
 use super::bounded::Bounded;
 use super::{
-    Fact, Reason, Root, block_devices, cpu, dmi, dns, identity, kernel, listening, local, memory,
-    mounts, network, os, sensors, systemd, time, users, virtualization,
+    Fact, Reason, Root, block_devices, cloud, cpu, dmi, dns, identity, kernel, listening, local,
+    memory, mounts, network, os, sensors, systemd, time, users, virtualization,
 };
 
 /// No source takes a tenth of a second on a host in order.
@@ -44,6 +44,7 @@ const SOURCES: &[(&str, Read)] = &[
 pub struct FactSources {
     root: Root,
     facts_dir: PathBuf,
+    instance_metadata: Option<String>,
     bounded: Bounded,
 }
 
@@ -53,13 +54,23 @@ impl FactSources {
         Self {
             root,
             facts_dir: facts_dir.into(),
+            instance_metadata: None,
             bounded: Bounded::default(),
+        }
+    }
+
+    /// Asks the cloud's metadata service, too, where one is configured.
+    #[must_use]
+    pub fn with_instance_metadata(self, service: Option<String>) -> Self {
+        Self {
+            instance_metadata: service,
+            ..self
         }
     }
 
     /// Asks every source, one after another.
     pub async fn collect(&mut self) -> Vec<Fact> {
-        let mut facts = Vec::with_capacity(SOURCES.len() + 2);
+        let mut facts = Vec::with_capacity(SOURCES.len() + 3);
         for (key, read) in SOURCES {
             let (root, read) = (self.root.clone(), *read);
             let answer = self.bounded.run(key, LIMIT, move || read(&root)).await;
@@ -75,13 +86,13 @@ impl FactSources {
 
         let answer = within(LIMIT, systemd::collect(&self.root, LIMIT)).await;
         facts.push(Fact::new("facts.systemd", answer));
+
+        if let Some(service) = &self.instance_metadata {
+            let answer = within(LIMIT, cloud::collect(service)).await;
+            facts.push(Fact::new("facts.cloud", answer));
+        }
         facts
     }
-}
-
-/// Every source once, for a caller that asks only once.
-pub async fn facts(root: &Root, facts_dir: &Path) -> Vec<Fact> {
-    FactSources::new(root.clone(), facts_dir).collect().await
 }
 
 async fn within(
@@ -107,11 +118,25 @@ mod tests {
     #[tokio::test]
     async fn an_empty_host_yields_every_fact_and_each_says_why_it_is_unknown() {
         let (keep, root) = fixture::host(&[]);
-        let facts = facts(&root, &keep.path().join("facts.d")).await;
+        let facts_dir = keep.path().join("facts.d");
+        let facts = FactSources::new(root, facts_dir).collect().await;
         assert_eq!(facts.len(), SOURCES.len() + 2);
         for fact in facts.iter().filter(|fact| fact.key != "facts.local") {
             let body = fixture::json(&fact.body);
             assert!(body["unknown"].is_string(), "{}: {body}", fact.key);
         }
+    }
+
+    #[tokio::test]
+    async fn the_cloud_is_a_fact_only_where_its_service_is_configured() {
+        let (keep, root) = fixture::host(&[]);
+        // Nobody listens there.
+        let service = Some("http://127.0.0.1:1".to_owned());
+        let mut sources = FactSources::new(root, keep.path()).with_instance_metadata(service);
+        let facts = sources.collect().await;
+        assert_eq!(facts.len(), SOURCES.len() + 3);
+        let cloud = facts.last().unwrap();
+        assert_eq!(cloud.key, "facts.cloud");
+        assert!(fixture::json(&cloud.body)["unknown"].is_string());
     }
 }

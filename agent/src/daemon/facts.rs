@@ -1,7 +1,6 @@
 //! Facts between collection and Ack: what is known, and which of it the collector still needs.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use infratrack_shared::codec::{self, Limits};
@@ -10,7 +9,7 @@ use infratrack_shared::wire::answer::Ack;
 use infratrack_shared::wire::batch::{FACTS, StatePart};
 use tokio::time::Instant;
 
-use crate::collect::{Fact, FactSources, Root};
+use crate::collect::{Fact, FactSources};
 use crate::reporter::{STATE_BYTES, STATE_ITEMS};
 use crate::spool::{Spool, SpoolError};
 
@@ -25,9 +24,9 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    pub(super) fn new(root: Root, facts_dir: PathBuf) -> Self {
+    pub(super) fn new(sources: FactSources) -> Self {
         Self {
-            sources: FactSources::new(root, facts_dir),
+            sources,
             interval: Duration::from_secs(600),
             next: Instant::now(),
             known: BTreeMap::new(),
