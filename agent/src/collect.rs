@@ -28,6 +28,7 @@ mod memory;
 mod mounts;
 mod network;
 mod os;
+mod pressure;
 mod process;
 mod rates;
 mod reboot;

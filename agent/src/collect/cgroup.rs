@@ -1,7 +1,7 @@
 //! The limits of the container the agent runs in, from cgroup v2 or v1.
 //!
 //! The limit that counts is the container's, not that of the agent's own service inside it, so the
-//! group asked is that of process 1 and those above it. Used by memory and cpu; pointless on a host.
+//! group asked is that of process 1 and those above it. Used by memory, cpu and pressure; pointless on a host.
 
 use super::mounts::{self, Mount};
 use super::{Reason, Root};
@@ -31,6 +31,14 @@ pub(super) fn memory(root: &Root) -> Result<CgroupMemory, Reason> {
     let mount = v2_mount(&mounts).ok_or("no cgroup filesystem is mounted")?;
     let group = group_of_init(root, str::is_empty);
     tightest(root, mount, &group, memory_v2)
+}
+
+/// The directory of the container's group in the v2 hierarchy.
+pub(super) fn v2_directory(root: &Root) -> Result<String, Reason> {
+    let mounts = mounts::read(root)?;
+    let mount = v2_mount(&mounts).ok_or("no cgroup v2 hierarchy is mounted")?;
+    let group = group_of_init(root, str::is_empty);
+    Ok(format!("{}{}", mount.point, below(mount, &group)))
 }
 
 /// How many CPUs the container may keep busy, where that is limited.
@@ -78,6 +86,16 @@ fn group_of_init(root: &Root, wanted: impl Fn(&str) -> bool) -> String {
     group.to_owned()
 }
 
+/// The group's path below the mount point.
+fn below<'a>(mount: &Mount, group: &'a str) -> &'a str {
+    // Where only the container's own part of the tree is mounted, its paths begin below that part.
+    let below = match group.strip_prefix(mount.root.trim_end_matches('/')) {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => rest,
+        _ => "",
+    };
+    below.trim_end_matches('/')
+}
+
 /// Asks the group and all above it that can be seen; the smallest limit holds.
 fn tightest(
     root: &Root,
@@ -85,13 +103,8 @@ fn tightest(
     group: &str,
     ask: fn(&Root, &str) -> CgroupMemory,
 ) -> Result<CgroupMemory, Reason> {
-    // Where only the container's own part of the tree is mounted, its paths begin below that part.
-    let below = match group.strip_prefix(mount.root.trim_end_matches('/')) {
-        Some(rest) if rest.is_empty() || rest.starts_with('/') => rest,
-        _ => "",
-    };
     let mut found: Option<CgroupMemory> = None;
-    let mut below = below.trim_end_matches('/');
+    let mut below = below(mount, group);
     loop {
         let here = ask(root, &format!("{}{below}", mount.point));
         let tighter = match (found.and_then(|found| found.limit), here.limit) {

@@ -9,12 +9,15 @@ use std::time::Duration;
 use infratrack_shared::wire::heartbeat::{Heartbeat, Unknown};
 use tokio::time::Instant;
 
+use super::bounded::Bounded;
 use super::fact::clean_text;
 use super::filesystems::Filesystems;
 use super::rates::{self, CpuTimes, Flow, Flows};
-use super::{Reason, Root, memory, process, reboot, systemd, virtualization};
+use super::{Reason, Root, memory, pressure, process, reboot, sensors, systemd, virtualization};
 
 const SYSTEMD: Duration = Duration::from_secs(2);
+/// A sensor answers in microseconds, one behind a slow bus in milliseconds.
+const SENSORS: Duration = Duration::from_secs(1);
 const FIRST: &str = "the first heartbeat has nothing to compare with";
 
 /// Fills heartbeats. Keep one for the agent's life: rates are between two calls.
@@ -22,6 +25,7 @@ pub struct HeartbeatSource {
     root: Root,
     in_container: bool,
     filesystems: Filesystems,
+    sensors: Bounded,
     last: Option<Counters>,
 }
 
@@ -39,6 +43,7 @@ impl HeartbeatSource {
         Self {
             in_container: virtualization::container(&root).is_some(),
             filesystems: Filesystems::new(),
+            sensors: Bounded::default(),
             last: None,
             root,
         }
@@ -53,6 +58,8 @@ impl HeartbeatSource {
         );
         beat.process(&self.root);
         beat.memory(memory::read(&self.root, self.in_container));
+        beat.pressure(pressure::read(&self.root, self.in_container));
+        beat.temperature(&mut self.sensors, &self.root).await;
         beat.filesystems(&mut self.filesystems, &self.root).await;
         beat.beat.failed_unit_count = beat.known(
             &["failed_unit_count"],
@@ -154,6 +161,32 @@ impl Filling {
         }
     }
 
+    fn pressure(&mut self, pressure: pressure::Pressure) {
+        let mut known = |field, share| self.known(&[field], share);
+        let cpu_some = known("cpu_pressure_some_ratio", pressure.cpu_some);
+        let memory_some = known("memory_pressure_some_ratio", pressure.memory_some);
+        let memory_full = known("memory_pressure_full_ratio", pressure.memory_full);
+        let io_some = known("io_pressure_some_ratio", pressure.io_some);
+        let io_full = known("io_pressure_full_ratio", pressure.io_full);
+        self.beat.cpu_pressure_some_ratio = cpu_some;
+        self.beat.memory_pressure_some_ratio = memory_some;
+        self.beat.memory_pressure_full_ratio = memory_full;
+        self.beat.io_pressure_some_ratio = io_some;
+        self.beat.io_pressure_full_ratio = io_full;
+    }
+
+    /// On a thread of its own: a sensor may be behind a bus that hangs.
+    async fn temperature(&mut self, sensors: &mut Bounded, root: &Root) {
+        let hottest = if sensors::are_there(root) {
+            let root = root.clone();
+            let hottest = sensors.run("sensors", SENSORS, move || sensors::hottest(&root));
+            hottest.await.and_then(|hottest| hottest)
+        } else {
+            Err(sensors::NONE.to_owned())
+        };
+        self.beat.temperature_max_celsius = self.known(&["temperature_max_celsius"], hottest);
+    }
+
     async fn filesystems(&mut self, filesystems: &mut Filesystems, root: &Root) {
         let usage = filesystems.collect(root).await;
         let Some(usage) = self.known(&["filesystems"], usage) else {
@@ -238,5 +271,25 @@ mod tests {
             }
         }
         assert_eq!(reason(&beat, "failed_unit_count"), Some("no systemd"));
+    }
+
+    #[tokio::test]
+    async fn pressure_and_the_hottest_sensor_are_of_this_moment_and_not_of_two_heartbeats() {
+        let pressure = "some avg10=0 avg60=12.50 avg300=0 total=1\n\
+                        full avg10=0 avg60=6.25 avg300=0 total=1\n";
+        let (_keep, root) = fixture::host(&[
+            ("proc/pressure/cpu", pressure),
+            ("proc/pressure/memory", pressure),
+            ("sys/class/hwmon/hwmon0/temp1_input", "41000\n"),
+        ]);
+        let beat = HeartbeatSource::new(root)
+            .collect(Heartbeat::default())
+            .await;
+        assert_eq!(beat.cpu_pressure_some_ratio, Some(0.125));
+        assert_eq!(beat.memory_pressure_some_ratio, Some(0.125));
+        assert_eq!(beat.memory_pressure_full_ratio, Some(0.0625));
+        assert_eq!(beat.io_pressure_some_ratio, None);
+        assert!(reason(&beat, "io_pressure_full_ratio").is_some());
+        assert_eq!(beat.temperature_max_celsius, Some(41.0));
     }
 }

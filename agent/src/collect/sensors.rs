@@ -2,7 +2,7 @@
 //!
 //! From `/sys/class/hwmon` (kernel: Documentation/hwmon/sysfs-interface.rst). Chips get their numbers in
 //! the order their drivers load, so a chip is known by its name and its device. Thermal zones are told only
-//! where there is no chip: they mostly show the same sensors again.
+//! where there is no chip: they mostly show the same sensors again. The heartbeat has the hottest reading.
 
 use std::collections::BTreeMap;
 
@@ -15,6 +15,12 @@ const HWMON: &str = "sys/class/hwmon";
 const THERMAL: &str = "sys/class/thermal";
 /// The most sensors told; more have no room in one message.
 const SENSORS: usize = 500;
+/// Why there is no reading.
+pub(super) const NONE: &str = "no temperature sensor";
+/// A reading from here on is that of a sensor that is not connected.
+const HOTTEST_CELSIUS: f32 = 150.0;
+/// Asking a disk may keep it from ever standing still (Documentation/hwmon/drivetemp.rst).
+const NOT_READ: &str = "drivetemp";
 /// The kinds of sensors.
 const KINDS: &[Kind] = &[
     Kind {
@@ -109,6 +115,36 @@ pub(super) fn collect(root: &Root) -> Result<rmpv::Value, Reason> {
         left_out: (left_out > 0).then_some(left_out),
         thermal_zones,
     })
+}
+
+/// Whether there is any chip: most virtual machines have none, and need no thread to find out.
+pub(super) fn are_there(root: &Root) -> bool {
+    root.names(HWMON).is_ok_and(|chips| !chips.is_empty())
+}
+
+/// The hottest of all temperatures, in °C.
+pub(super) fn hottest(root: &Root) -> Result<f32, Reason> {
+    let chips = root.names(HWMON).unwrap_or_default();
+    let readings = chips
+        .iter()
+        .map(|chip| format!("{HWMON}/{chip}"))
+        .filter(|chip| root.find(&format!("{chip}/name")).as_deref() != Some(NOT_READ))
+        .flat_map(|chip| {
+            let files = root.names(&chip).unwrap_or_default().into_iter();
+            files.filter_map(move |file| reading(root, &chip, &file))
+        });
+    readings.reduce(f32::max).ok_or_else(|| NONE.to_owned())
+}
+
+/// The temperature in a file of that kind, unless its chip says that the sensor is broken.
+fn reading(root: &Root, chip: &str, file: &str) -> Option<f32> {
+    let name = file.strip_suffix("_input")?;
+    if kind(name)?.prefix != "temp" || root.find_flag(&format!("{chip}/{name}_fault")) == Some(true)
+    {
+        return None;
+    }
+    let thousandths: f32 = root.find(&format!("{chip}/{file}"))?.parse().ok()?;
+    Some(thousandths / 1e3).filter(|celsius| celsius.abs() < HOTTEST_CELSIUS)
 }
 
 /// A chip with sensors; some have none of the kinds told here.
@@ -276,6 +312,25 @@ mod tests {
                 "{reason}"
             );
         }
+    }
+
+    #[test]
+    fn the_hottest_reading_is_that_of_a_sensor_that_works_and_no_disk_is_woken_for_it() {
+        let (_keep, root) = fixture::host(&[
+            ("sys/class/hwmon/hwmon0/name", "k10temp\n"),
+            ("sys/class/hwmon/hwmon0/temp1_input", "48625\n"),
+            ("sys/class/hwmon/hwmon0/temp2_input", "-5000\n"),
+            ("sys/class/hwmon/hwmon0/temp3_input", "99000\n"),
+            ("sys/class/hwmon/hwmon0/temp3_fault", "1\n"),
+            ("sys/class/hwmon/hwmon0/temp4_input", "255000\n"),
+            ("sys/class/hwmon/hwmon0/temp5_input", "hot\n"),
+            ("sys/class/hwmon/hwmon0/fan1_input", "120000\n"),
+            ("sys/class/hwmon/hwmon1/name", "drivetemp\n"),
+            ("sys/class/hwmon/hwmon1/temp1_input", "60000\n"),
+        ]);
+        assert_eq!(hottest(&root), Ok(48.625));
+        let (_keep, root) = fixture::host(&[("sys/class/hwmon/hwmon0/fan1_input", "900\n")]);
+        assert_eq!(hottest(&root), Err(NONE.to_owned()));
     }
 
     #[test]

@@ -93,37 +93,27 @@ pub async fn list_known(connection: &mut PgConnection, keys: &[Key]) -> sqlx::Re
 
 /// Inserts `rows`, sorted by (host, time); those already there under that time are left as they are.
 pub async fn insert(connection: &mut PgConnection, rows: &[&Row<'_>]) -> sqlx::Result<u64> {
-    let each = |value: fn(&Heartbeat) -> Option<u64>| -> Vec<Option<i64>> {
-        rows.iter()
-            .map(|row| value(row.heartbeat).map(signed))
-            .collect()
-    };
-    let float = |value: fn(&Heartbeat) -> Option<f32>| -> Vec<Option<f32>> {
-        rows.iter().map(|row| value(row.heartbeat)).collect()
-    };
-    let small = |value: fn(&Heartbeat) -> Option<u32>| -> Vec<Option<i32>> {
-        rows.iter()
-            .map(|row| value(row.heartbeat).map(|v| i32::try_from(v).unwrap_or(i32::MAX)))
-            .collect()
-    };
     let done = sqlx::query!(
         "insert into heartbeats
          select host_id, at, stream, n, claimed_at, received_at, cpu_ratio, load_1, load_5, load_15,
              memory_total_bytes, memory_available_bytes, swap_total_bytes, swap_used_bytes,
              disk_read, disk_written, net_received, net_sent, uptime_s, process_count, failed_unit_count,
              reboot_required, spool_critical, spool_beat, spool_size, agent_rss, agent_cpu, filesystems, unknown,
-             instance
+             instance, cpu_pressure_some, memory_pressure_some, memory_pressure_full, io_pressure_some,
+             io_pressure_full, temperature_max
          from unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::int8[], $5::timestamptz[],
                      $6::timestamptz[], $7::float4[], $8::float4[], $9::float4[], $10::float4[], $11::int8[],
                      $12::int8[], $13::int8[], $14::int8[], $15::int8[], $16::int8[], $17::int8[],
                      $18::int8[], $19::int8[], $20::int4[], $21::int4[], $22::bool[], $23::int8[],
                      $24::int8[], $25::int8[], $26::int8[], $27::int8[], $28::jsonb[], $29::jsonb[],
-                     $30::uuid[])
+                     $30::uuid[], $31::float4[], $32::float4[], $33::float4[], $34::float4[], $35::float4[],
+                     $36::float4[])
              as i (host_id, at, stream, n, claimed_at, received_at, cpu_ratio, load_1, load_5, load_15,
                    memory_total_bytes, memory_available_bytes, swap_total_bytes, swap_used_bytes, disk_read,
                    disk_written, net_received, net_sent, uptime_s, process_count, failed_unit_count,
                    reboot_required, spool_critical, spool_beat, spool_size, agent_rss, agent_cpu,
-                   filesystems, unknown, instance)
+                   filesystems, unknown, instance, cpu_pressure_some, memory_pressure_some,
+                   memory_pressure_full, io_pressure_some, io_pressure_full, temperature_max)
          on conflict do nothing",
         &rows.iter().map(|row| row.host.0).collect::<Vec<_>>(),
         &rows.iter().map(|row| row.at).collect::<Vec<_>>(),
@@ -131,36 +121,60 @@ pub async fn insert(connection: &mut PgConnection, rows: &[&Row<'_>]) -> sqlx::R
         &rows.iter().map(|row| row.heartbeat.n as i64).collect::<Vec<_>>(),
         &rows.iter().map(|row| row.claimed_at).collect::<Vec<_>>(),
         &rows.iter().map(|row| row.received_at).collect::<Vec<_>>(),
-        &float(|h| h.cpu_ratio) as &[Option<f32>],
-        &float(|h| h.load_1) as &[Option<f32>],
-        &float(|h| h.load_5) as &[Option<f32>],
-        &float(|h| h.load_15) as &[Option<f32>],
-        &each(|h| h.memory_total_bytes) as &[Option<i64>],
-        &each(|h| h.memory_available_bytes) as &[Option<i64>],
-        &each(|h| h.swap_total_bytes) as &[Option<i64>],
-        &each(|h| h.swap_used_bytes) as &[Option<i64>],
-        &each(|h| h.disk_read_bytes_per_s) as &[Option<i64>],
-        &each(|h| h.disk_written_bytes_per_s) as &[Option<i64>],
-        &each(|h| h.net_received_bytes_per_s) as &[Option<i64>],
-        &each(|h| h.net_sent_bytes_per_s) as &[Option<i64>],
-        &each(|h| h.uptime_s) as &[Option<i64>],
-        &small(|h| h.process_count) as &[Option<i32>],
-        &small(|h| h.failed_unit_count) as &[Option<i32>],
+        &floats(rows, |h| h.cpu_ratio) as &[Option<f32>],
+        &floats(rows, |h| h.load_1) as &[Option<f32>],
+        &floats(rows, |h| h.load_5) as &[Option<f32>],
+        &floats(rows, |h| h.load_15) as &[Option<f32>],
+        &sizes(rows, |h| h.memory_total_bytes) as &[Option<i64>],
+        &sizes(rows, |h| h.memory_available_bytes) as &[Option<i64>],
+        &sizes(rows, |h| h.swap_total_bytes) as &[Option<i64>],
+        &sizes(rows, |h| h.swap_used_bytes) as &[Option<i64>],
+        &sizes(rows, |h| h.disk_read_bytes_per_s) as &[Option<i64>],
+        &sizes(rows, |h| h.disk_written_bytes_per_s) as &[Option<i64>],
+        &sizes(rows, |h| h.net_received_bytes_per_s) as &[Option<i64>],
+        &sizes(rows, |h| h.net_sent_bytes_per_s) as &[Option<i64>],
+        &sizes(rows, |h| h.uptime_s) as &[Option<i64>],
+        &counts(rows, |h| h.process_count) as &[Option<i32>],
+        &counts(rows, |h| h.failed_unit_count) as &[Option<i32>],
         &rows.iter().map(|row| row.heartbeat.reboot_required).collect::<Vec<_>>() as &[Option<bool>],
-        &each(|h| Some(h.spool.critical_records)) as &[Option<i64>],
-        &each(|h| Some(h.spool.beat_records)) as &[Option<i64>],
-        &each(|h| Some(h.spool.size_bytes)) as &[Option<i64>],
-        &each(|h| h.agent.rss_bytes) as &[Option<i64>],
-        &each(|h| h.agent.cpu_ms) as &[Option<i64>],
+        &sizes(rows, |h| Some(h.spool.critical_records)) as &[Option<i64>],
+        &sizes(rows, |h| Some(h.spool.beat_records)) as &[Option<i64>],
+        &sizes(rows, |h| Some(h.spool.size_bytes)) as &[Option<i64>],
+        &sizes(rows, |h| h.agent.rss_bytes) as &[Option<i64>],
+        &sizes(rows, |h| h.agent.cpu_ms) as &[Option<i64>],
         &rows.iter().map(|row| json(&row.heartbeat.filesystems)).collect::<Vec<_>>() as &[JsonText],
         &rows.iter().map(|row| {
             (!row.heartbeat.unknown.is_empty()).then(|| json(&row.heartbeat.unknown))
         }).collect::<Vec<_>>() as &[Option<JsonText>],
         &rows.iter().map(|row| row.instance.0).collect::<Vec<_>>(),
+        &floats(rows, |h| h.cpu_pressure_some_ratio) as &[Option<f32>],
+        &floats(rows, |h| h.memory_pressure_some_ratio) as &[Option<f32>],
+        &floats(rows, |h| h.memory_pressure_full_ratio) as &[Option<f32>],
+        &floats(rows, |h| h.io_pressure_some_ratio) as &[Option<f32>],
+        &floats(rows, |h| h.io_pressure_full_ratio) as &[Option<f32>],
+        &floats(rows, |h| h.temperature_max_celsius) as &[Option<f32>],
     )
     .execute(connection)
     .await?;
     Ok(done.rows_affected())
+}
+
+/// A size of each heartbeat.
+fn sizes(rows: &[&Row<'_>], value: fn(&Heartbeat) -> Option<u64>) -> Vec<Option<i64>> {
+    let values = rows.iter().map(|row| value(row.heartbeat));
+    values.map(|value| value.map(signed)).collect()
+}
+
+/// A ratio, load or temperature of each heartbeat.
+fn floats(rows: &[&Row<'_>], value: fn(&Heartbeat) -> Option<f32>) -> Vec<Option<f32>> {
+    rows.iter().map(|row| value(row.heartbeat)).collect()
+}
+
+/// A count of each heartbeat.
+fn counts(rows: &[&Row<'_>], value: fn(&Heartbeat) -> Option<u32>) -> Vec<Option<i32>> {
+    let signed = |count| i32::try_from(count).unwrap_or(i32::MAX);
+    let values = rows.iter().map(|row| value(row.heartbeat));
+    values.map(|value| value.map(signed)).collect()
 }
 
 /// JSON as Postgres takes it.
@@ -192,6 +206,12 @@ pub struct HeartbeatRow {
     pub memory_available_bytes: Option<i64>,
     pub swap_total_bytes: Option<i64>,
     pub swap_used_bytes: Option<i64>,
+    pub cpu_pressure_some_ratio: Option<f32>,
+    pub memory_pressure_some_ratio: Option<f32>,
+    pub memory_pressure_full_ratio: Option<f32>,
+    pub io_pressure_some_ratio: Option<f32>,
+    pub io_pressure_full_ratio: Option<f32>,
+    pub temperature_max_celsius: Option<f32>,
     pub disk_read_bytes_per_s: Option<i64>,
     pub disk_written_bytes_per_s: Option<i64>,
     pub net_received_bytes_per_s: Option<i64>,
@@ -222,7 +242,9 @@ pub async fn list(
              memory_available_bytes, swap_total_bytes, swap_used_bytes, disk_read_bytes_per_s,
              disk_written_bytes_per_s, net_received_bytes_per_s, net_sent_bytes_per_s, uptime_s,
              process_count, failed_unit_count, reboot_required, spool_critical_records,
-             spool_beat_records, spool_size_bytes, agent_rss_bytes, agent_cpu_ms, filesystems, unknown
+             spool_beat_records, spool_size_bytes, agent_rss_bytes, agent_cpu_ms, filesystems, unknown,
+             cpu_pressure_some_ratio, memory_pressure_some_ratio, memory_pressure_full_ratio,
+             io_pressure_some_ratio, io_pressure_full_ratio, temperature_max_celsius
          from heartbeats where host_id = $1 and ($2::timestamptz is null or at < $2)
          order by at desc limit $3",
         host.0,

@@ -13,6 +13,11 @@ pub fn percent(ratio: f32) -> String {
     format!("{:.0} %", ratio * 100.0)
 }
 
+/// A temperature.
+pub fn celsius(celsius: f32) -> String {
+    format!("{celsius:.0} °C")
+}
+
 /// A size in bytes, in binary units.
 pub fn bytes(bytes: i64) -> String {
     let (mut value, mut unit) = (bytes as f64, "B");

@@ -1,7 +1,7 @@
 //! What operators call: who may, what lists look like, and that errors say what is wrong.
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use infratrack_collector::roles::{Access, routes};
 use infratrack_shared::wire::heartbeat::FilesystemUsage;
@@ -217,6 +217,71 @@ async fn health_is_503_with_the_part_that_is_wrong() {
     assert_eq!(health["checks"][1]["ok"], false);
 }
 
+/// A page as an operator's browser gets it.
+async fn page(collector: &Collector, path: &str) -> Response<Bytes> {
+    let cookie = format!("infratrack_token={}", collector.admin_token);
+    let request = Request::builder()
+        .uri(path)
+        .header("host", "test")
+        .header("cookie", cookie)
+        .body(Full::new(Bytes::new()))
+        .unwrap();
+    let response = collector.request(request).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    response
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pressure_and_temperature_are_shown_and_unknown_where_no_agent_tells_them() {
+    let collector = Collector::start().await;
+    let host = collector.host().await;
+    let fields = [
+        ("cpu_pressure_some_ratio", 0.125),
+        ("memory_pressure_some_ratio", 0.25),
+        ("memory_pressure_full_ratio", 0.0625),
+        ("io_pressure_some_ratio", 0.5),
+        ("io_pressure_full_ratio", 0.375),
+        ("temperature_max_celsius", 48.5),
+    ];
+    let mut batch = host.batch(&collector);
+    for told in [true, false] {
+        let mut beat = host.heartbeat(&collector);
+        if told {
+            beat.cpu_pressure_some_ratio = Some(0.125);
+            beat.memory_pressure_some_ratio = Some(0.25);
+            beat.memory_pressure_full_ratio = Some(0.0625);
+            beat.io_pressure_some_ratio = Some(0.5);
+            beat.io_pressure_full_ratio = Some(0.375);
+            beat.temperature_max_celsius = Some(48.5);
+        }
+        batch.heartbeat = Some(beat);
+        host.send(&collector, &batch).await.unwrap();
+
+        let path = format!("/api/v1/hosts/{}/heartbeats", host.id);
+        let latest = collector.get(&path).await["items"][0].clone();
+        for (field, value) in fields {
+            let expected = told.then_some(value);
+            assert_eq!(latest[field].as_f64(), expected, "{field}: {latest}");
+        }
+        let response = page(&collector, &format!("/hosts/{}", host.id)).await;
+        let html = String::from_utf8(response.body().to_vec()).unwrap();
+        let shown = if told {
+            ["50 %, 38 %", "48 °C"]
+        } else {
+            ["unknown, unknown", "unknown"]
+        };
+        for (name, value) in ["Waiting for disks, stalled", "Hottest sensor"]
+            .into_iter()
+            .zip(shown)
+        {
+            let line = format!("<dt>{name}</dt><dd>{value}</dd>");
+            assert!(html.contains(&line), "{line}: {html}");
+        }
+        collector.clock.advance(time::Duration::seconds(30));
+        batch.sent_at = collector.clock.clock().unix_millis();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_pages_show_a_host_and_hostile_names_stay_text() {
     let collector = Collector::start().await;
@@ -225,17 +290,7 @@ async fn the_pages_show_a_host_and_hostile_names_stay_text() {
     let sql = "update hosts set name = '<script>alert(1)</script>'";
     sqlx::query(sql).execute(&collector.pool).await.unwrap();
     for path in ["/hosts".to_owned(), format!("/hosts/{}", host.id)] {
-        let request = Request::builder()
-            .uri(&path)
-            .header("host", "test")
-            .header(
-                "cookie",
-                format!("infratrack_token={}", collector.admin_token),
-            )
-            .body(Full::new(Bytes::new()))
-            .unwrap();
-        let response = collector.request(request).await;
-        assert_eq!(response.status(), StatusCode::OK);
+        let response = page(&collector, &path).await;
         let html = String::from_utf8(response.body().to_vec()).unwrap();
         assert!(html.contains("a filesystem is 97 % full"), "{html}");
         assert!(html.contains("&#60;script&#62;alert(1)"), "{html}");

@@ -35,6 +35,21 @@ pub struct Heartbeat {
     pub swap_total_bytes: Option<u64>,
     #[serde(default)]
     pub swap_used_bytes: Option<u64>,
+    /// Shares of the last minute, 0 to 1, in which work waited ("some") or nothing else could run ("full"): the
+    /// kernel's pressure stall information (Documentation/accounting/psi.rst), in a container its own group's.
+    #[serde(default)]
+    pub cpu_pressure_some_ratio: Option<f32>,
+    #[serde(default)]
+    pub memory_pressure_some_ratio: Option<f32>,
+    #[serde(default)]
+    pub memory_pressure_full_ratio: Option<f32>,
+    #[serde(default)]
+    pub io_pressure_some_ratio: Option<f32>,
+    #[serde(default)]
+    pub io_pressure_full_ratio: Option<f32>,
+    /// The hottest of the machine's sensors.
+    #[serde(default)]
+    pub temperature_max_celsius: Option<f32>,
     #[serde(default)]
     pub filesystems: Vec<FilesystemUsage>,
     /// Rates since the last heartbeat, whole disks only.

@@ -95,6 +95,13 @@ fn heartbeat_full() -> Heartbeat {
         memory_available_bytes: Some(3 << 30),
         swap_total_bytes: Some(1 << 30),
         swap_used_bytes: Some(0),
+        // Since a later release; the recorded bytes have none.
+        cpu_pressure_some_ratio: None,
+        memory_pressure_some_ratio: None,
+        memory_pressure_full_ratio: None,
+        io_pressure_some_ratio: None,
+        io_pressure_full_ratio: None,
+        temperature_max_celsius: None,
         filesystems: vec![
             FilesystemUsage {
                 mount: "/".to_owned(),

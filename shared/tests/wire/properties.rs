@@ -67,6 +67,8 @@ prop_compose! {
             mono_ms,
             cpu_ratio: ratio,
             load_1: ratio,
+            io_pressure_full_ratio: ratio,
+            temperature_max_celsius: ratio,
             memory_total_bytes: sizes,
             net_sent_bytes_per_s: sizes,
             process_count: count,

@@ -167,7 +167,8 @@ async fn heartbeats(
              $6::timestamptz[], $7::float4[], $8::float4[], $9::float4[], $10::float4[], $11::int8[],
              $12::int8[], $13::int8[], $14::int8[], $15::int8[], $16::int8[], $17::int8[], $18::int8[],
              $19::int8[], $20::int4[], $21::int4[], $22::bool[], $23::int8[], $24::int8[], $25::int8[],
-             $26::int8[], $27::int8[], $28::jsonb[], $29::jsonb[], $30::uuid[])
+             $26::int8[], $27::int8[], $28::jsonb[], $29::jsonb[], $30::uuid[], $31::float4[], $32::float4[],
+             $33::float4[], $34::float4[], $35::float4[], $36::float4[])
          on conflict do nothing",
     )
     .bind(&columns.hosts)
@@ -200,6 +201,12 @@ async fn heartbeats(
     .bind(columns.all(Json(filesystems)))
     .bind(columns.all(unknown))
     .bind(&columns.instances)
+    .bind(columns.all(beat.cpu_pressure_some_ratio))
+    .bind(columns.all(beat.memory_pressure_some_ratio))
+    .bind(columns.all(beat.memory_pressure_full_ratio))
+    .bind(columns.all(beat.io_pressure_some_ratio))
+    .bind(columns.all(beat.io_pressure_full_ratio))
+    .bind(columns.all(beat.temperature_max_celsius))
     .execute(connection)
     .await?;
     anyhow::ensure!(

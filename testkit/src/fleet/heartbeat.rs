@@ -62,6 +62,12 @@ impl Host {
             memory_available_bytes: Some(self.memory_bytes / 100 * random.random_range(20..90)),
             swap_total_bytes: Some(GIB),
             swap_used_bytes: Some(random.random_range(0..GIB)),
+            cpu_pressure_some_ratio: Some(random.random()),
+            memory_pressure_some_ratio: Some(random.random()),
+            memory_pressure_full_ratio: Some(0.0),
+            io_pressure_some_ratio: Some(random.random()),
+            io_pressure_full_ratio: Some(0.0),
+            temperature_max_celsius: Some(random.random_range(30.0..90.0)),
             filesystems: vec![
                 filesystem("/", self.disk_bytes, random.random_range(10..60)),
                 filesystem("/srv", self.disk_bytes * 4, random.random_range(10..60)),
