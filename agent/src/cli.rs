@@ -34,6 +34,9 @@ pub enum Command {
     /// The configuration.
     #[command(subcommand)]
     Config(Configuration),
+    /// Ask the package manager that the connection at standard input names for updates.
+    #[command(hide = true)]
+    CheckUpdates,
     /// Keep a spool's records in a process of its own.
     #[command(hide = true)]
     SpoolStore { dir: PathBuf },

@@ -37,6 +37,7 @@ mod sensors;
 mod swap;
 mod systemd;
 mod time;
+mod updates;
 mod users;
 mod virtualization;
 

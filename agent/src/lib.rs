@@ -13,4 +13,5 @@ pub mod reporter;
 pub mod returning;
 pub mod spool;
 pub mod tls;
+pub mod updates;
 pub mod uplink;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use infratrack_agent::cli::{Cli, Command, Configuration};
 use infratrack_agent::config::Config;
-use infratrack_agent::spool;
+use infratrack_agent::{spool, updates};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -29,6 +29,15 @@ fn main() -> ExitCode {
             generation,
             salvage,
         } => return spool::probe_main(dir, *generation, *salvage),
+        Command::CheckUpdates => {
+            return match updates::main() {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    cmd::complain(&error);
+                    ExitCode::FAILURE
+                }
+            };
+        }
         Command::Run
         | Command::Enroll(_)
         | Command::Status { .. }
@@ -59,7 +68,9 @@ fn main() -> ExitCode {
                 Command::Status { json } => cmd::status::run(&config, json),
                 Command::Config(Configuration::Show) => cmd::config::show(&config),
                 Command::Facts => cmd::facts::run(&config).await,
-                Command::SpoolStore { .. } | Command::SpoolProbe { .. } => Ok(()),
+                Command::SpoolStore { .. } | Command::SpoolProbe { .. } | Command::CheckUpdates => {
+                    Ok(())
+                }
             }
         })
     });

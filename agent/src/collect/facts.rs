@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::bounded::Bounded;
 use super::{
     Fact, Reason, Root, block_devices, cloud, cpu, dmi, dns, identity, kernel, listening, local,
-    memory, mounts, network, os, sensors, systemd, time, users, virtualization,
+    memory, mounts, network, os, sensors, systemd, time, updates, users, virtualization,
 };
 
 /// No source takes a tenth of a second on a host in order.
@@ -36,6 +36,7 @@ const SOURCES: &[(&str, Read)] = &[
     ("facts.os", os::collect),
     ("facts.sensors", sensors::collect),
     ("facts.time", time::collect),
+    ("facts.updates", updates::collect),
     ("facts.users", users::collect),
     ("facts.virtualization", virtualization::collect),
 ];

@@ -44,7 +44,7 @@ pub(crate) fn is_set_apart(control: &Control<'_>) -> anyhow::Result<()> {
         "/api/v1/hosts/{id}/conflicts/{}/split",
         conflict["id"].as_str().context("no id")?
     );
-    control.api("POST", &path)?;
+    control.api("POST", &path, "")?;
     let hidden = conflict["hidden_host_id"]
         .as_str()
         .context("no hidden id")?;
@@ -68,7 +68,7 @@ fn online(control: &Control<'_>, id: &str) -> anyhow::Result<()> {
 }
 
 fn open_conflict(control: &Control<'_>, id: &str) -> anyhow::Result<Value> {
-    let conflicts = control.api("GET", &format!("/api/v1/hosts/{id}/conflicts"))?;
+    let conflicts = control.api("GET", &format!("/api/v1/hosts/{id}/conflicts"), "")?;
     let newest = conflicts["items"].get(0).context("no conflict")?;
     ensure!(newest["state"] == "open", "{newest}");
     Ok(newest.clone())

@@ -82,11 +82,12 @@ impl<'a> Control<'a> {
         Recap::of(self.shell(&text).output()?)
     }
 
-    /// Asks the API, as an administrator.
-    pub(crate) fn api(&self, method: &str, path: &str) -> anyhow::Result<Value> {
+    /// Asks the API, as an administrator; a body is JSON.
+    pub(crate) fn api(&self, method: &str, path: &str, body: &str) -> anyhow::Result<Value> {
         let ask = "import sys, urllib.request as r\n\
-            method, path, token = sys.argv[1:]\n\
-            request = r.Request('http://127.0.0.1:8080' + path, method=method, headers={'Authorization': 'Bearer ' + token})\n\
+            method, path, body, token = sys.argv[1:]\n\
+            headers = {'Authorization': 'Bearer ' + token, 'Content-Type': 'application/json'}\n\
+            request = r.Request('http://127.0.0.1:8080' + path, body.encode() or None, headers, method=method)\n\
             print(r.urlopen(request, timeout=10).read().decode())";
         let token = self.rig.exec(
             super::COLLECTOR,
@@ -94,7 +95,7 @@ impl<'a> Control<'a> {
         )?;
         let answer = self.rig.exec(
             super::COLLECTOR,
-            &["python3", "-c", ask, method, path, token.trim()],
+            &["python3", "-c", ask, method, path, body, token.trim()],
         )?;
         Ok(serde_json::from_str(&answer)?)
     }

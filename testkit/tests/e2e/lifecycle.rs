@@ -74,9 +74,29 @@ pub(crate) fn reinstalled(control: &Control<'_>, repository: &Repository) -> any
     ensure!(control.id(host)? == id, "it became another host");
     let hosts = control.query("select count(*) from hosts")?;
     ensure!(hosts == "3", "{hosts} hosts in the tables");
+    pending_update(control, host, &id)?;
     control.playbook("lcm_upgrade", &variables)?.good()?;
     has_version(control, host, "0.1.1-1")?;
     apt_refuses_changes(control, repository, host)
+}
+
+/// The unit of its own has asked apt, and the newer version that the repository has is a fact of the host.
+fn pending_update(control: &Control<'_>, host: &str, id: &str) -> anyhow::Result<()> {
+    let answer = "/run/infratrack-updates/apt.json";
+    eventually(Duration::from_secs(60), || {
+        control.rig.exec(host, &["test", "-s", answer]).map(drop)
+    })?;
+    let path = format!("/api/v1/hosts/{id}/commands");
+    control.api("POST", &path, r#"{"action": "refresh_facts"}"#)?;
+    let fact = format!(
+        "select coalesce(body->>'pending', body::text) || ' ' || coalesce(body->'packages'->0->>'candidate', '')
+         from facts where host_id = '{id}' and key = 'facts.updates'"
+    );
+    eventually(Duration::from_secs(60), || {
+        let told = control.query(&fact)?;
+        ensure!(told == "1 0.1.1-1", "the updates that are told: {told}");
+        Ok(())
+    })
 }
 
 fn has_version(control: &Control<'_>, host: &str, version: &str) -> anyhow::Result<()> {

@@ -90,6 +90,7 @@ pub(crate) fn holds(control: &Control<'_>) -> anyhow::Result<()> {
 fn rated(control: &Control<'_>) -> anyhow::Result<()> {
     for (host, unit, most) in [
         (HOST, "infratrack-agent", 2.0),
+        (HOST, "infratrack-updates@check", 2.0),
         (super::COLLECTOR, "infratrack-collector", 1.5),
     ] {
         let service = format!("{unit}.service");
