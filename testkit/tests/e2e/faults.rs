@@ -1,7 +1,7 @@
 //! Faults on booted hosts. The oracle is on the hosts: each start of an agent that was ready is a line, synced
 //! before systemd goes on. Every line's start is an event in the tables, once, or a gap says that it is not.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
@@ -27,6 +27,7 @@ pub(crate) fn lose_nothing(control: &Control<'_>) -> anyhow::Result<()> {
     let rig = control.rig;
     let [first, second, third] = HOSTS;
     rig.run(&["cut", first])?;
+    let cut = Instant::now();
     rig.run(&["lossy", second, "30"])?;
     for _ in 0..setting("INFRATRACK_KILLS", KILLS)? {
         restart(control, third, "KILL")?;
@@ -40,10 +41,8 @@ pub(crate) fn lose_nothing(control: &Control<'_>) -> anyhow::Result<()> {
     rig.run(&["start", third])?;
     rig.run(&["fill", second])?;
     restart(control, second, "KILL").ok();
-    std::thread::sleep(Duration::from_secs(setting(
-        "INFRATRACK_PARTITION_S",
-        PARTITION_S,
-    )?));
+    let partition = Duration::from_secs(setting("INFRATRACK_PARTITION_S", PARTITION_S)?);
+    std::thread::sleep(partition.saturating_sub(cut.elapsed()));
     rig.run(&["unfill", second])?;
     rig.run(&["heal", first])?;
     rig.run(&["heal", second])?;

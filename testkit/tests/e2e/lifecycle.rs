@@ -15,7 +15,8 @@ pub(crate) fn upgrade_and_back(control: &Control<'_>) -> anyhow::Result<()> {
     let before = control.query("select count(*) from events")?;
     for version in ["0.1.1", "0.1.0"] {
         let packages = format!(
-            "-e collector_file=infratrack-collector_{version}-1_amd64.deb -e agent_file=infratrack-agent_{version}-1_amd64.deb"
+            "-e collector_file=infratrack-collector_{version}-1_amd64.deb -e agent_file=infratrack-agent_{version}-1_amd64.deb \
+             -e '{{\"infratrack_upgrade_batches\": [1, \"100%\"]}}'"
         );
         control.playbook("lcm_upgrade", &packages)?.good()?;
         for host in [COLLECTOR, HOSTS[0]] {
@@ -130,7 +131,8 @@ pub(crate) fn removed(control: &Control<'_>) -> anyhow::Result<()> {
 }
 
 fn gone(control: &Control<'_>, host: &str) -> anyhow::Result<()> {
-    let find = "find / -xdev -name '*infratrack*' -not -path '/proc/*' -not -path '/var/log/*' -not -path '/tmp/*' | head";
+    let find = "find / -xdev -name '*infratrack*' -not -path '/proc/*' -not -path '/var/log/*' -not -path '/tmp/*' \
+                -not -path '/var/cache/apt/*' | head";
     let left = control.rig.exec(host, &["sh", "-c", find])?;
     ensure!(left.trim().is_empty(), "{host} still has:\n{left}");
     Ok(())
