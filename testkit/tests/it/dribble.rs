@@ -68,6 +68,18 @@ async fn load(config: FleetConfig) -> Stats {
     fleet.stop().await.expect("stopped").stats
 }
 
+/// How many are running, in the middle of many looks: they come, are cut and come again nearly in step.
+async fn usual(running: &AtomicU64) -> u64 {
+    let mut seen = Vec::new();
+    let end = Instant::now() + LOAD;
+    while Instant::now() < end {
+        seen.push(running.load(Ordering::Relaxed));
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    seen.sort_unstable();
+    seen[seen.len() / 2]
+}
+
 #[expect(clippy::print_stderr, reason = "what was measured")]
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes a minute and both cores; make soak"]
@@ -103,14 +115,16 @@ async fn two_thousand_dribblers_disturb_no_agent_and_are_cut() {
             }
         });
     }
-    let loaded = load(config).await;
-    let still = running.load(Ordering::Relaxed);
+    let (loaded, usual) = tokio::join!(load(config), usual(&running));
     tokio::time::sleep(CUT.saturating_sub(LOAD)).await;
     dribblers.shutdown().await;
     let longest = Duration::from_millis(longest_ms.load(Ordering::Relaxed));
     world.stop().await;
-    eprintln!("calm: {calm}\nwith {still} dribblers: {loaded}\nlongest connection {longest:?}");
-    assert!(still >= DRIBBLERS as u64 / 2, "only {still} were there");
+    eprintln!("calm: {calm}\nwith {usual} dribblers: {loaded}\nlongest connection {longest:?}");
+    assert!(
+        usual >= DRIBBLERS as u64 / 10 * 9,
+        "only {usual} were there"
+    );
     assert!(!longest.is_zero() && longest <= CUT, "{longest:?}");
     assert!(loaded.errors.is_empty(), "{loaded}");
     assert_eq!(loaded.heartbeats_offered, loaded.heartbeats_acknowledged);
