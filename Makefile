@@ -6,8 +6,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 TOOLS := packaging/tools
 
-.PHONY: help demo test lint fmt bench bench-ingest bench-agent soak agent packages repository e2e e2e-full sqlx \
-	deps-postgres deps-trace deps-peers deps-packages deps-ansible deps-repository deps-hosts deps-lint
+.PHONY: help demo test lint fmt bench bench-ingest bench-agent soak agent packages repository e2e e2e-full sqlx
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -64,26 +63,7 @@ e2e-full: packages deps-hosts deps-repository ## The same in its whole length
 sqlx: deps-postgres ## Write collector/.sqlx anew, after a change of SQL
 	$(TOOLS)/sqlx-cache.sh write
 
-deps-postgres:
-	@$(TOOLS)/install.sh postgres
-
-deps-trace:
-	@$(TOOLS)/install.sh trace
-
-deps-peers:
-	@$(TOOLS)/install.sh peers
-
-deps-packages:
-	@$(TOOLS)/install.sh packages
-
-deps-ansible:
-	@$(TOOLS)/install.sh ansible
-
-deps-repository:
-	@$(TOOLS)/install.sh repository
-
-deps-hosts:
-	@$(TOOLS)/install.sh hosts
-
 deps-lint: deps-postgres deps-ansible
-	@$(TOOLS)/install.sh lint
+
+deps-%:
+	@$(TOOLS)/install.sh $*

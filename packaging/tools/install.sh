@@ -15,8 +15,28 @@ packages() {
     apt-get install -qq --no-install-recommends "$@" >/dev/null
 }
 
+# Whether there is such a program. A function of this script with its name is none.
 have() {
-    command -v "$1" >/dev/null 2>&1
+    type -P "$1" >/dev/null
+}
+
+# programs PROGRAM=PACKAGE...: the packages of the programs that are missing.
+programs() {
+    local missing=() pair
+    for pair in "$@"; do
+        have "${pair%%=*}" || missing+=("${pair#*=}")
+    done
+    [ ${#missing[@]} -eq 0 ] || packages "${missing[@]}"
+}
+
+# cargo_tools SUBCOMMAND...: cargo finds them where it installs them, whatever the PATH.
+cargo_tools() {
+    local tool
+    for tool in "$@"; do
+        cargo "$tool" --version >/dev/null 2>&1 && continue
+        echo "installing from the Rust registry: cargo-$tool"
+        cargo install --quiet --locked "cargo-$tool"
+    done
 }
 
 compiler() {
@@ -34,7 +54,7 @@ postgres() {
 }
 
 trace() {
-    have strace || packages strace
+    programs strace=strace
 }
 
 # What the agent is measured beside: run by the benchmark, never as services of this machine.
@@ -67,24 +87,8 @@ own_file() {
 }
 
 lint() {
-    have shellcheck || packages shellcheck
-    if ! cargo deny --version >/dev/null 2>&1; then
-        echo "installing from the Rust registry: cargo-deny"
-        cargo install --quiet --locked cargo-deny
-    fi
-}
-
-cargo_tools() {
-    local tool
-    for tool in "$@"; do
-        have "$tool" && continue
-        echo "installing from the Rust registry: $tool"
-        cargo install --quiet --locked "$tool"
-    done
-}
-
-packages_tools() {
-    cargo_tools cargo-deb cargo-generate-rpm
+    programs shellcheck=shellcheck
+    cargo_tools deny
 }
 
 # Ansible in an environment of its own: target/ansible.
@@ -101,27 +105,19 @@ ansible() {
 
 # What lays out repositories, and dnf to try them with.
 repository() {
-    local missing=() pair
-    for pair in apt-ftparchive=apt-utils createrepo_c=createrepo-c rpmsign=rpm gpg=gnupg dnf=dnf; do
-        have "${pair%%=*}" || missing+=("${pair#*=}")
-    done
-    [ ${#missing[@]} -eq 0 ] || packages "${missing[@]}"
+    programs apt-ftparchive=apt-utils createrepo_c=createrepo-c rpmsign=rpm gpg=gnupg dnf=dnf
 }
 
 # What boots hosts, and makes them fail.
 hosts() {
-    local missing=() pair
-    for pair in systemd-nspawn=systemd-container debootstrap=debootstrap ip=iproute2 nft=nftables ssh=openssh-client \
-        mkfs.ext4=e2fsprogs xfs_io=xfsprogs pgrep=procps; do
-        have "${pair%%=*}" || missing+=("${pair#*=}")
-    done
-    [ ${#missing[@]} -eq 0 ] || packages "${missing[@]}"
+    programs systemd-nspawn=systemd-container debootstrap=debootstrap ip=iproute2 nft=nftables ssh=openssh-client \
+        mkfs.ext4=e2fsprogs xfs_io=xfsprogs pgrep=procps
 }
 
 for wanted in "$@"; do
     case "$wanted" in
     postgres | trace | peers | lint | ansible | repository | hosts) "$wanted" ;;
-    packages) packages_tools ;;
+    packages) cargo_tools deb generate-rpm ;;
     *)
         echo "install.sh: unknown: $wanted" >&2
         exit 64
