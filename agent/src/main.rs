@@ -30,13 +30,7 @@ fn main() -> ExitCode {
             salvage,
         } => return spool::probe_main(dir, *generation, *salvage),
         Command::CheckUpdates => {
-            return match updates::main() {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    cmd::complain(&error);
-                    ExitCode::FAILURE
-                }
-            };
+            return ended(updates::main());
         }
         Command::Run
         | Command::Enroll(_)
@@ -52,8 +46,7 @@ fn main() -> ExitCode {
         }
     };
     if let Err(error) = cmd::owner::become_owner(&config.state_dir) {
-        cmd::complain(&error);
-        return ExitCode::FAILURE;
+        return ended(Err(error));
     }
     let info = Targets::new().with_default(LevelFilter::INFO);
     log_to_stderr(config.log.parse().unwrap_or(info));
@@ -74,6 +67,10 @@ fn main() -> ExitCode {
             }
         })
     });
+    ended(done)
+}
+
+fn ended(done: anyhow::Result<()>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,6 +1,6 @@
 //! Which packages the host's package manager would upgrade, by its own resolver, without network and locks.
 //!
-//! apt alone takes more memory than the agent may have. So this is the program of a unit of its own, which a
+//! A package manager takes far more memory than the agent. So this is the program of a unit of its own, which a
 //! connection to a socket starts. Whoever connects says a package manager's name, and nothing else is taken
 //! from there; the answer is a file, `<name>.json` in the unit's runtime directory, which the agent reads as
 //! the fact `updates`. Called by `infratrack-agent check-updates`.
@@ -30,9 +30,9 @@ const LISTS: &str = "/var/lib/apt/lists";
 /// Names are short; more is not read.
 const NAME_BYTES: u64 = 16;
 const NAME_LIMIT: Duration = Duration::from_secs(5);
-/// A slow disk and ten thousand packages.
+/// A resolver that takes longer is as good as hung.
 const APT_LIMIT: Duration = Duration::from_secs(90);
-/// A line is some 150 bytes; this many upgrade a whole release.
+/// More lines than any host has packages.
 const OUTPUT_BYTES: usize = 4 * 1024 * 1024;
 /// The most updates told by name.
 const PACKAGES: usize = 500;

@@ -13,6 +13,9 @@ const IMAGE: &str = "target/testkit/image";
 /// Their disks and keys.
 const STATE: &str = "target/testkit/hosts";
 
+/// The network of hub and hosts: 198.18.0.0/15 is for tests of devices (RFC 2544).
+const NET: &str = "198.18.77";
+
 /// Hosts h1, h2 …, and the hub they are reached from.
 #[derive(Debug)]
 pub struct Rig {
@@ -69,6 +72,7 @@ impl Rig {
         command
             .args(words)
             .env("STATE", &self.state)
+            .env("NET", NET)
             .env("IMAGE", &self.image)
             .env("ALIASES", &self.aliases)
             .stdin(Stdio::null());
@@ -89,6 +93,11 @@ impl Rig {
     pub fn try_exec(&self, host: &str, command: &[&str]) -> anyhow::Result<Output> {
         let mut script = self.script(&[&["exec", host], command].concat());
         script.output().context("cannot run the rig")
+    }
+
+    /// The hub's address, which all hosts reach.
+    pub fn hub_address(&self) -> String {
+        format!("{NET}.1")
     }
 
     /// A command in the hub, to be started.

@@ -27,7 +27,7 @@ const LIMIT: Duration = Duration::from_secs(1);
 /// The body of `facts.updates`.
 pub(super) fn collect(root: &Root) -> Result<rmpv::Value, Reason> {
     if !root.exists(APT_GET) {
-        return Err("no package manager that can be asked: apt".to_owned());
+        return Err("no apt here, and no other package manager is asked yet".to_owned());
     }
     let result = format!("{RESULTS}/{APT}.json");
     let changed = |path: &str| root.path(path).metadata().ok()?.modified().ok();
@@ -50,7 +50,9 @@ fn is_stale(answered: Option<SystemTime>, newest: Option<SystemTime>) -> bool {
 }
 
 fn ask(root: &Root) -> Result<(), Reason> {
-    let said = |error: std::io::Error| format!("/{SOCKET}: {error}");
+    let said = |error: std::io::Error| {
+        format!("/{SOCKET}: {error}; does systemctl status infratrack-updates.socket say why?")
+    };
     let mut stream = UnixStream::connect(root.path(SOCKET)).map_err(said)?;
     stream.set_write_timeout(Some(LIMIT)).map_err(said)?;
     stream.write_all(APT.as_bytes()).map_err(said)

@@ -15,9 +15,8 @@ use rand::seq::SliceRandom;
 use super::world::World;
 use crate::process::Process;
 
-/// A process comes by a point within this: a rotation needs a spool of 16 MiB that was drained, and other faults
-/// are in the way of that.
-const REACH: Duration = Duration::from_secs(180);
+/// A process comes by a point within this, where nothing else is in its way.
+const REACH: Duration = Duration::from_secs(60);
 /// It is ended the nth time it comes by, for n up to this.
 const MOST_TIMES: f64 = 12.0;
 

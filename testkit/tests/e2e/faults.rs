@@ -12,7 +12,7 @@ use crate::control::{Control, eventually};
 const PARTITION_S: u64 = 60;
 /// How often an agent is killed; `INFRATRACK_KILLS` likewise.
 const KILLS: u64 = 5;
-/// The file system of the host's own clock is not asked: what is slow is waited for.
+/// A host that was cut off waits up to two minutes, at random, before it tries again.
 const RECOVERY: Duration = Duration::from_secs(180);
 
 /// All of it, then the comparison.

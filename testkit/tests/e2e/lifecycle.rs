@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 
 use crate::control::{Control, eventually};
 use crate::repository::{Repository, apt_refuses_changes};
@@ -116,18 +116,23 @@ fn has_version(control: &Control<'_>, host: &str, version: &str) -> anyhow::Resu
     Ok(())
 }
 
-/// After the removal of the fleet no file of it is left.
+/// After the removal of the fleet no file of it is left, and the last word of each host is that its agent was stopped.
 pub(crate) fn removed(control: &Control<'_>) -> anyhow::Result<()> {
+    let ids = HOSTS.iter().map(|host| control.id(host));
+    let ids: Vec<_> = ids.collect::<anyhow::Result<_>>()?;
     control.playbook("remove", "")?.good()?;
-    for host in HOSTS {
+    for (host, id) in HOSTS.iter().zip(ids) {
         gone(control, host)?;
+        let last = format!(
+            "select kind from events where host_id = '{id}' order by at desc, event_id desc limit 1"
+        );
+        eventually(Duration::from_secs(10), || {
+            let kind = control.query(&last)?;
+            ensure!(kind == "agent_stop", "the last word of {host} is {kind}");
+            Ok(())
+        })?;
     }
-    let id = control.query("select host_id from hosts limit 1")?;
-    eventually(Duration::from_secs(10), || {
-        let shown = control.host(&id)?;
-        let why = shown["liveness_reason"].as_str().context("no reason yet");
-        why.map(drop).or(Ok(()))
-    })
+    Ok(())
 }
 
 fn gone(control: &Control<'_>, host: &str) -> anyhow::Result<()> {

@@ -11,12 +11,13 @@ use infratrack_testkit::rig::said;
 
 use crate::control::{Control, eventually, repository};
 
-const ADDRESS: &str = "http://198.18.77.1:8000";
+const PORT: &str = "8000";
 
 /// A repository with a key of its own, served until this is dropped.
 pub(crate) struct Repository {
     dir: tempfile::TempDir,
     server: Child,
+    url: String,
 }
 
 impl Repository {
@@ -52,23 +53,19 @@ impl Repository {
                 .env("GNUPGHOME", &home)
                 .args(["--kill", "all"]),
         )?;
+        let address = control.rig.hub_address();
         let mut server = control.rig.hub("python3");
-        server.args([
-            "-m",
-            "http.server",
-            "8000",
-            "--bind",
-            "198.18.77.1",
-            "--directory",
-        ]);
+        server.args(["-m", "http.server", PORT, "--bind", &address, "--directory"]);
         let server = server
             .arg(&served)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        let repository = Self { dir, server };
+        let url = format!("http://{address}:{PORT}");
+        let repository = Self { dir, server, url };
         let ready = format!(
-            "python3 -c 'import urllib.request as r; r.urlopen(\"{ADDRESS}/infratrack.asc\")'"
+            "python3 -c 'import urllib.request as r; r.urlopen(\"{}/infratrack.asc\")'",
+            repository.url
         );
         eventually(Duration::from_secs(10), || control.run(&ready).map(drop))?;
         Ok(repository)
@@ -81,7 +78,8 @@ impl Repository {
     /// What a playbook has to be told to install from it.
     pub(crate) fn variables(&self) -> String {
         format!(
-            "-e agent_source=repository -e infratrack_repository_url={ADDRESS} -e infratrack_repository_key={}",
+            "-e agent_source=repository -e infratrack_repository_url={} -e infratrack_repository_key={}",
+            self.url,
             self.path("infratrack.asc").display()
         )
     }

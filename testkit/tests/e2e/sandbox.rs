@@ -63,7 +63,7 @@ for name, attempt in attempts.items():
 open("/var/lib/infratrack-agent/probe.json", "w").write(json.dumps(results))
 "#;
 
-const HOST: &str = "h2";
+const HOST: &str = crate::HOSTS[0];
 
 /// Every attempt is refused, while the agent's own work went on before.
 pub(crate) fn holds(control: &Control<'_>) -> anyhow::Result<()> {
