@@ -116,6 +116,9 @@ pub(super) trait Backend: Send {
     /// What the store takes on disk.
     fn size_bytes(&mut self) -> u64;
 
+    /// Room is held back on the disk, for what makes room. Without any, nothing is to be added.
+    fn has_reserve(&mut self) -> bool;
+
     /// Closes a store that is idle. Asked for now and then.
     fn rest(&mut self);
 

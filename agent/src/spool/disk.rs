@@ -150,7 +150,6 @@ impl Disk {
                 return Err(error);
             }
         };
-        // Its first sync takes the reserve again.
         copy.failures = self.failures;
         let stored = copy
             .apply(Vec::new(), Some(&ledger))
@@ -212,12 +211,7 @@ impl Backend for Disk {
             Opened::Here(store) => store.sync(),
         })
         .map_err(|error| self.failed(error))?;
-        if self.failures > 0 {
-            self.failures = 0;
-            if let Err(error) = files::hold_reserve(&self.place.root) {
-                tracing::warn!(%error, "spool: its reserve can't be taken again");
-            }
-        }
+        self.failures = 0;
         Ok(())
     }
 
@@ -234,6 +228,16 @@ impl Backend for Disk {
             self.size_bytes = files::size_on_disk(&self.dir);
         }
         self.size_bytes
+    }
+
+    fn has_reserve(&mut self) -> bool {
+        match files::hold_reserve(&self.place.root) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::debug!(%error, "spool: no reserve on the disk");
+                false
+            }
+        }
     }
 
     fn rest(&mut self) {

@@ -99,22 +99,31 @@ pub(super) fn release_reserve(root: &Path) -> bool {
     fs::remove_file(root.join(RESERVE)).is_ok()
 }
 
-/// Takes the reserve again where it is missing.
+/// Takes the reserve again where it is missing, and where there is room beside it: else it would be given back at
+/// once, and taken, and so on.
 pub(super) fn hold_reserve(root: &Path) -> io::Result<()> {
     let path = root.join(RESERVE);
-    if path.exists() {
+    let size = RESERVE_BYTES as u64;
+    if fs::metadata(&path).is_ok_and(|held| held.len() == size) {
         return Ok(());
     }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&path)?;
+    need_room(root, size + size / 4)?;
+    let mut file = File::create(&path)?;
     // Written, not truncated to size: only real blocks can be given back.
     let held = file.write_all(&vec![0; RESERVE_BYTES]);
     if held.is_err() {
         fs::remove_file(&path)?;
     }
     held
+}
+
+/// Fails where the disk has less than this.
+fn need_room(dir: &Path, bytes: u64) -> io::Result<()> {
+    let disk = nix::sys::statvfs::statvfs(dir)?;
+    if disk.blocks_available() * disk.fragment_size() < bytes {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    Ok(())
 }
 
 /// What is opened in place of a generation: sled writes as it opens, and destroys what it takes for torn.
@@ -127,6 +136,8 @@ pub(super) fn copy_generation(root: &Path, generation: u64) -> io::Result<()> {
     let from = generation_dir(root, generation);
     let to = copy_dir(root);
     forget_copy(root)?;
+    // Not to be found out by filling a disk that others write to.
+    need_room(root, size_on_disk(&from))?;
     let copied = copy(&from, &to);
     if copied.is_err() {
         forget_copy(root)?;

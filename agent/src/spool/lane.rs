@@ -82,6 +82,12 @@ impl Lane {
             .sum()
     }
 
+    /// What the records take that are not acknowledged, encoded.
+    pub(super) fn unacked_bytes(&self) -> u64 {
+        let window: u64 = self.window.iter().map(|mark| mark.bytes).sum();
+        self.bytes.saturating_sub(window)
+    }
+
     /// What stands at `seq`, which must be below `next`.
     pub(super) fn at(&self, seq: u64) -> Slot {
         let index = self.lost.partition_point(|lost| lost.to < seq);

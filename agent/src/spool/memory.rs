@@ -111,6 +111,10 @@ impl Backend for Memory {
         Ok(())
     }
 
+    fn has_reserve(&mut self) -> bool {
+        true
+    }
+
     fn rest(&mut self) {}
 
     fn awaken(&mut self, _ledger: &Ledger) -> Result<Option<Awake>, BackendError> {

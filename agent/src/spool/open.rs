@@ -93,9 +93,6 @@ async fn open_own(
         None => quarantine(config, place, verdict, now).await?,
     };
     files::end_opening(root).map_err(io_error("remove its marker"))?;
-    if let Err(error) = files::hold_reserve(root) {
-        tracing::warn!(%error, "spool: no reserve on the disk");
-    }
     Ok(opened)
 }
 
@@ -135,9 +132,6 @@ fn fresh(
     disk.apply(Vec::new(), Some(&ledger))?;
     disk.sync()?;
     disk.store_ledger(&ledger)?;
-    if let Err(error) = files::hold_reserve(&config.dir) {
-        tracing::warn!(%error, "spool: no reserve on the disk");
-    }
     let report = OpenReport {
         fresh: true,
         ..OpenReport::default()

@@ -124,9 +124,13 @@ impl Queue {
         let Change {
             mut ledger,
             puts,
-            deletes,
+            mut deletes,
             until,
         } = change;
+        if !deletes.is_empty() && !self.backend.has_reserve() {
+            // To delete takes room too. The next rotation leaves them behind.
+            deletes.clear();
+        }
         if !puts.is_empty() || !deletes.is_empty() || until == Until::Synced {
             self.wake()?;
         }

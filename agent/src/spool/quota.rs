@@ -4,14 +4,21 @@
 //! comes from rotation alone. One file may be eleven twentieths of the quota, and what a rotation copies
 //! a fifth, since the old and the fresh file are there at once for a moment, as are a file and its copy
 //! at a start.
+//!
+//! A disk that is full below the quota takes no more records. What is left of the reserve then is for sending those
+//! there are, until so few are left that a rotation fits into it.
 
 use infratrack_shared::wire::batch::{Class, LostReason};
 
 use super::backend::{BackendError, Key};
+use super::lane::Lane;
 use super::queue::{CLASSES, Change, Queue, Until};
 
 /// A file below this is not worth a rotation.
 const ROTATE_ABOVE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// What a rotation on a full disk may copy: with sled's own files about it, a part of the reserve.
+const ROTATE_FULL_BYTES: u64 = 64 * 1024;
 
 /// How much a file has to grow after a rotation that left it big, for another one.
 const SLACK_BYTES: u64 = 1024 * 1024;
@@ -42,6 +49,12 @@ impl Quota {
 impl Queue {
     /// Makes room for an append; answers whether there is room for beats too.
     pub(super) fn make_room(&mut self) -> Result<bool, BackendError> {
+        if !self.backend.has_reserve() {
+            self.reclaim_full()?;
+            if !self.backend.has_reserve() {
+                return Err(BackendError::Full);
+            }
+        }
         let size = self.backend.size_bytes();
         // Should a rotation ever give back next to nothing, the next one waits all the same.
         if size >= self.quota.file_max && size > self.quota.rotated / 4 * 5 {
@@ -111,6 +124,9 @@ impl Queue {
 
     /// Copies what is left to a fresh store where the file is far bigger than that.
     pub(super) fn reclaim(&mut self) -> Result<bool, BackendError> {
+        if !self.backend.has_reserve() {
+            return self.reclaim_full();
+        }
         let size = self.backend.size_bytes();
         let drained = self.ledger.sections().all(super::ledger::Section::drained);
         let floor = if drained {
@@ -118,12 +134,33 @@ impl Queue {
         } else {
             self.ledger.bytes() * 4 + ROTATE_ABOVE_BYTES
         };
-        let live = self.ledger.bytes();
-        let is_worth_it =
-            size > self.quota.rotated + SLACK_BYTES || live < self.quota.rotated_live / 2;
-        if size <= floor || !is_worth_it {
+        if size <= floor || !self.is_worth_it(size) {
             return Ok(false);
         }
+        self.reclaim_from(size)
+    }
+
+    /// Likewise where nothing else makes room, at the cost of the rewind window.
+    fn reclaim_full(&mut self) -> Result<bool, BackendError> {
+        let size = self.backend.size_bytes();
+        let sections = self.ledger.sections();
+        let lanes = sections.flat_map(|section| CLASSES.map(|class| section.lane(class)));
+        let unacked: u64 = lanes.map(Lane::unacked_bytes).sum();
+        if unacked > ROTATE_FULL_BYTES || !self.is_worth_it(size) {
+            return Ok(false);
+        }
+        self.drop_oldest(0)?;
+        // Should there be no room for it, it is not tried again until there is less to copy.
+        self.rotated();
+        self.reclaim_from(size)
+    }
+
+    fn is_worth_it(&self, size: u64) -> bool {
+        let live = self.ledger.bytes();
+        size > self.quota.rotated + SLACK_BYTES || live < self.quota.rotated_live / 2
+    }
+
+    fn reclaim_from(&mut self, size: u64) -> Result<bool, BackendError> {
         self.rotate()?;
         self.rotated();
         tracing::info!(

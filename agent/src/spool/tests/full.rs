@@ -148,6 +148,28 @@ async fn a_start_on_a_full_disk_lives_on_the_reserve() {
 }
 
 #[tokio::test]
+async fn a_spool_that_filled_its_disk_starts_again_and_drains_without_a_hand() {
+    let Some(disk) = Mounted::new("12m") else {
+        return;
+    };
+    let (mut spool, _) = open(disk.path()).await;
+    let mut taken = fill(&spool, 0).await;
+    for _ in 0..3 {
+        // Fails where the disk is full.
+        drop(spool.close().await);
+        spool = open(disk.path()).await.0;
+        taken = fill(&spool, taken).await;
+    }
+    drop(spool.close().await);
+    let (spool, report) = open(disk.path()).await;
+    assert_eq!(report, super::OpenReport::default());
+    assert_kept(drain(&spool).await, taken);
+    // With the last of them acknowledged, there is room again.
+    let next = spool.append(Class::Critical, vec![record(taken + 1)]).await;
+    assert!(next.unwrap() > taken);
+}
+
+#[tokio::test]
 async fn a_start_without_any_room_says_so_and_costs_nothing() {
     let Some(disk) = Mounted::new("6m") else {
         return;
