@@ -6,7 +6,6 @@
 # a machine booted with systemd, and for cgroup v2, are written but have not been run.
 set -euo pipefail
 
-PREFIX=${PREFIX:-ite2e}                      # names namespaces and cgroups; one per concurrent run
 STATE=${STATE:-}                             # disks, keys, logs; `up` makes one when empty and prints it
 IMAGE=${IMAGE:-}                             # shared read-only root file system; default $STATE/image
 SUITE=${SUITE:-bookworm}
@@ -44,6 +43,11 @@ die() { printf 'systemd-hosts: %s\n' "$*" >&2; exit 1; }
 
 # ---- helpers -----------------------------------------------------------------------------------
 
+# Names namespaces and cgroups. A set has one of its own, so that what a killed run left behind, of another
+# checkout perhaps, is in nobody's way.
+PREFIX=it$$
+if [[ -e $STATE/prefix ]]; then PREFIX=$(cat "$STATE/prefix"); fi
+
 hub_ns() { printf '%s-hub' "$PREFIX"; }
 host_ns() { printf '%s-%s' "$PREFIX" "$1"; }
 host_dir() { printf '%s/hosts/%s' "$STATE" "$1"; }
@@ -62,10 +66,18 @@ need_state() {
 
 need_host() { [[ -n ${1:-} && -d $(host_dir "$1") ]] || die "no host '${1:-}'; known: $(hosts | xargs)"; }
 
+# PID of the host's systemd-nspawn, or nothing when it is down; a file may tell of a PID that is another's by now.
+supervisor_pid() {
+  local pid
+  pid=$(cat "$(host_dir "$1")/pid" 2>/dev/null) || return 0
+  if grep -qsz "^--machine=$PREFIX-$1\$" "/proc/$pid/cmdline"; then printf '%s' "$pid"; fi
+}
+
 # PID (outside) of the host's init, or nothing when it is down.
 init_pid() {
   local supervisor pid
-  supervisor=$(cat "$(host_dir "$1")/pid" 2>/dev/null) || return 0
+  supervisor=$(supervisor_pid "$1")
+  [[ -n $supervisor ]] || return 0
   for pid in $(pgrep --parent "$supervisor"); do
     if grep -qsE '^NSpid:.*\s1$' "/proc/$pid/status"; then printf '%s' "$pid"; fi
   done
@@ -226,8 +238,7 @@ wait_host() { # NAME
 stop_host() { # NAME: SIGKILL its init, with which the kernel ends the whole PID namespace
   local dir pid i; dir=$(host_dir "$1"); pid=$(init_pid "$1")
   if [[ -n $pid ]]; then kill -KILL "$pid"; fi
-  pid=$(cat "$dir/pid" 2>/dev/null || true)
-  for ((i = 0; i < 100; i++)); do [[ -n $pid && -d /proc/$pid ]] || break; sleep 0.05; done
+  for ((i = 0; i < 100; i++)); do [[ -n $(supervisor_pid "$1") ]] || break; sleep 0.05; done
   rm -f "$dir/pid"
   for i in root disk; do if mountpoint -q "$dir/$i"; then umount "$dir/$i"; fi; done
   [[ -z $(losetup --associated "$dir/disk.img") ]] || die "$1: its disk is still in use"
@@ -273,7 +284,8 @@ up() {
   [[ $COUNT =~ ^[0-9]+$ && $COUNT -ge 1 && $COUNT -le 200 ]] || die "up N, 1 to 200"
   [[ -n $STATE ]] || STATE=$(mktemp -d)
   mkdir -p "$STATE"; IMAGE=${IMAGE:-$STATE/image}
-  [[ ! -e /run/netns/$(hub_ns) ]] || die "a set '$PREFIX' is up; take it down or set PREFIX"
+  [[ ! -e $STATE/prefix ]] || die "a set is up in $STATE; take it down first"
+  printf '%s\n' "$PREFIX" >"$STATE/prefix"
   build_image
   [[ -e $STATE/id ]] || ssh-keygen -q -t ed25519 -N '' -C test -f "$STATE/id"
   make_network
@@ -298,7 +310,7 @@ down() {
   if [[ -e /run/netns/$(hub_ns) ]]; then ip netns delete "$(hub_ns)"; fi
   rm -rf "/etc/netns/$(hub_ns)"
   if mountpoint -q "$STATE/hosts"; then umount "$STATE/hosts"; fi
-  rm -f "$STATE/known_hosts"
+  rm -f "$STATE/known_hosts" "$STATE/prefix"
 }
 
 list() {
