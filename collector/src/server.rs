@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -26,6 +27,7 @@ use crate::ca::Ca;
 use crate::ca::live::LiveCa;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::http::body::{BodyError, MinRate, Paced};
 use crate::http::drain::{self, Drain, Drainer};
 use crate::http::{Handler, Limits, Listener, Peer, Stats, serve};
 use crate::jobs;
@@ -258,9 +260,12 @@ impl Handler for Operators {
     type Body = OperatorsBody;
 
     async fn handle(&self, peer: Arc<Peer>, request: Request<Incoming>) -> Response<OperatorsBody> {
+        let rate = MinRate::default();
+        let request = request.map(|body| Paced::new(body, rate));
+        let too_slow = request.body().too_slow();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(peer);
-        // A body may come slowly, and has limits of its own.
+        // A body may take longer, and has a limit of its own.
         let limit = if request.body().is_end_stream() {
             ANSWER
         } else {
@@ -270,6 +275,11 @@ impl Handler for Operators {
             Ok(Ok(response)) => response,
             Ok(Err(never)) => match never {},
             Err(_) => Problem::unavailable(format!("no answer within {ANSWER:?}")).into_response(),
+        };
+        let response = if too_slow.load(Ordering::Relaxed) {
+            Problem::too_slow(BodyError::TooSlow { rate }).into_response()
+        } else {
+            response
         };
         response.map(OperatorsBody)
     }

@@ -46,6 +46,11 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "invalid", detail)
     }
 
+    /// 408 of a body that dribbles.
+    pub fn too_slow(detail: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", detail)
+    }
+
     /// 503: the same request may work in a while.
     pub fn unavailable(detail: impl std::fmt::Display) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)

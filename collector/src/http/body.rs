@@ -1,12 +1,16 @@
 //! Reading a request's body: at most so long, at least so fast.
 
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http_body::Body;
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use thiserror::Error;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Of a body that is too long, this much is still read, for so long.
 const DISCARD_BYTES: usize = 1024 * 1024;
@@ -40,27 +44,92 @@ pub enum BodyError {
     Gone(#[source] hyper::Error),
 }
 
-/// Reads a body of at most `limit` bytes.
-pub async fn read<B>(mut body: B, limit: usize, rate: MinRate) -> Result<Bytes, BodyError>
+/// A body that fails where it comes too slowly.
+pub struct Paced<B> {
+    body: B,
+    rate: MinRate,
+    started: Instant,
+    bytes: u64,
+    /// There once something had to be waited for.
+    deadline: Option<Pin<Box<Sleep>>>,
+    too_slow: Arc<AtomicBool>,
+}
+
+impl<B> Paced<B> {
+    pub fn new(body: B, rate: MinRate) -> Self {
+        Self {
+            body,
+            rate,
+            started: Instant::now(),
+            bytes: 0,
+            deadline: None,
+            too_slow: Arc::default(),
+        }
+    }
+
+    /// Whether it was too slow, for who answers and does not read it.
+    pub fn too_slow(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.too_slow)
+    }
+
+    /// The instant by which the next byte must be here for the average to hold.
+    fn deadline(&self) -> Instant {
+        let earned = Duration::from_secs(self.bytes / self.rate.bytes_per_s.max(1));
+        self.started + self.rate.after.max(earned + Duration::from_secs(1))
+    }
+}
+
+impl<B> Body for Paced<B>
 where
     B: Body<Data = Bytes, Error = hyper::Error> + Unpin,
 {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            if let Some(Ok(frame)) = &frame {
+                self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+            }
+            return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Gone)));
+        }
+        let until = self.deadline();
+        let deadline = self
+            .deadline
+            .get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if deadline.deadline() != until {
+            deadline.as_mut().reset(until);
+        }
+        ready!(deadline.as_mut().poll(context));
+        self.too_slow.store(true, Ordering::Relaxed);
+        Poll::Ready(Some(Err(BodyError::TooSlow { rate: self.rate })))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Reads a body of at most `limit` bytes.
+pub async fn read<B>(body: B, limit: usize, rate: MinRate) -> Result<Bytes, BodyError>
+where
+    B: Body<Data = Bytes, Error = hyper::Error> + Unpin,
+{
+    let mut body = Paced::new(body, rate);
     if body.size_hint().lower() > limit as u64 {
         discard(body).await;
         return Err(BodyError::TooLarge { limit });
     }
-    let started = Instant::now();
     let mut read = BytesMut::new();
-    loop {
-        // The instant by which the next byte must be here for the average to hold.
-        let earned = Duration::from_secs(read.len() as u64 / rate.bytes_per_s.max(1));
-        let deadline = started + rate.after.max(earned + Duration::from_secs(1));
-        let frame = match tokio::time::timeout_at(deadline, body.frame()).await {
-            Ok(Some(frame)) => frame.map_err(BodyError::Gone)?,
-            Ok(None) => return Ok(read.freeze()),
-            Err(_) => return Err(BodyError::TooSlow { rate }),
-        };
-        let Ok(data) = frame.into_data() else {
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else {
             continue;
         };
         if read.len() + data.len() > limit {
@@ -73,12 +142,13 @@ where
         }
         read.extend_from_slice(&data);
     }
+    Ok(read.freeze())
 }
 
 /// Reads on for a moment: a sender that is cut off while it writes never reads why.
 async fn discard<B>(mut body: B)
 where
-    B: Body<Data = Bytes, Error = hyper::Error> + Unpin,
+    B: Body<Data = Bytes> + Unpin,
 {
     let read = async {
         let mut left = DISCARD_BYTES;

@@ -188,6 +188,26 @@ async fn a_body_that_dribbles_is_given_up_and_one_that_is_too_long_is_refused() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_operators_body_that_dribbles_is_answered_with_408() {
+    let collector = Collector::start().await;
+    let mut stream = TcpStream::connect(collector.server.addresses.operators)
+        .await
+        .unwrap();
+    let head = "POST /login HTTP/1.1\r\nhost: x\r\ncontent-length: 4000\r\n\
+                content-type: application/x-www-form-urlencoded\r\n\r\na";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    // Long after the 10 s that it has.
+    tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut answer))
+        .await
+        .expect("the connection is cut")
+        .unwrap();
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(answer.contains("body_too_slow"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_address_holds_only_its_share_of_handshakes_and_all_only_theirs_of_connections() {
     let limits = Limits {
         pending_per_address: 3,

@@ -28,7 +28,7 @@ const HELLO: &[u8] = b"\x16\x03\x01\x01\xfc\x01\x00\x01\xf8\x03\x03 and so on an
 const HEAD: &[u8] =
     b"GET /health HTTP/1.1\r\nhost: a\r\nx-long: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const BODY: &[u8] =
-    b"POST /api/v1/enroll-tokens HTTP/1.1\r\nhost: a\r\ncontent-length: 4000\r\n\r\n";
+    b"POST /login HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-www-form-urlencoded\r\ncontent-length: 4000\r\n\r\n";
 
 async fn connect(index: usize, to: SocketAddr) -> std::io::Result<TcpStream> {
     let last = u8::try_from(index % ADDRESSES).unwrap_or(0);
