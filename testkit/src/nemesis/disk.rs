@@ -8,7 +8,7 @@ use nix::mount::{MsFlags, mount, umount};
 use nix::unistd::Uid;
 
 /// What it holds.
-const MIB: u64 = 96;
+const MIB: u64 = 192;
 /// Written at once, in bytes.
 const CHUNK: usize = 64 * 1024;
 

@@ -17,6 +17,8 @@ use crate::process::Process;
 
 /// A process comes by a point within this, where nothing else is in its way.
 const REACH: Duration = Duration::from_secs(60);
+/// Without a collector for this long, spools grow to where a rotation is worth it once they are drained.
+const AWAY: Duration = Duration::from_secs(30);
 /// It is ended the nth time it comes by, for n up to this.
 const MOST_TIMES: f64 = 12.0;
 
@@ -101,6 +103,11 @@ impl World {
         fleet.kill().await?;
         let point = self.points.next_of_agents();
         let mut fleet = self.spawn_fleet(Some(&armed(point, draw)))?;
+        if point.starts_with("spool::rotation") {
+            self.collector().signal(Signal::SIGSTOP);
+            tokio::time::sleep(AWAY).await;
+            self.collector().signal(Signal::SIGCONT);
+        }
         let reached = ended_at_point(&mut fleet).await?;
         self.fleet = Some(fleet);
         self.note(point, reached)
