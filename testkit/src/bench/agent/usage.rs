@@ -1,7 +1,8 @@
 //! What a daemon costs its host: the process and all it started that still runs.
 //!
 //! Memory is the proportional set: what processes share is divided among them, so that a sum over processes
-//! counts nothing twice. CPU time is the scheduler's, in nanoseconds, threads that have ended included; only for
+//! counts nothing twice. It moves when neighbours come and go that share a library, which anonymous memory does
+//! not. CPU time is the scheduler's, in nanoseconds, threads that have ended included; only for
 //! children that have ended there is no better than ticks of 10 ms.
 
 use std::collections::BTreeMap;
@@ -17,6 +18,8 @@ use nix::unistd::{Pid, SysconfVar, sysconf};
 pub struct Usage {
     pub pss_bytes: u64,
     pub rss_bytes: u64,
+    /// What no file is behind: heap, stacks, data that was written to.
+    pub anonymous_bytes: u64,
     pub threads: u64,
     pub processes: u64,
     /// Since the daemon started.
@@ -54,6 +57,7 @@ fn add(usage: &mut Usage, pid: u32) -> anyhow::Result<()> {
     usage.cpu += Duration::from(clock_gettime(clock)?) + ended_children(&read("stat")?)?;
     usage.pss_bytes += line(&maps, "Pss:")? * 1024;
     usage.rss_bytes += line(&maps, "Rss:")? * 1024;
+    usage.anonymous_bytes += line(&maps, "Anonymous:")? * 1024;
     usage.threads += line(&read("status")?, "Threads:")?;
     usage.processes += 1;
     Ok(())
@@ -129,6 +133,7 @@ mod tests {
         assert_eq!((own.processes, own.threads), (2, 2), "{own:?}");
         assert!(all.processes >= 3 && all.threads >= 3, "{all:?}");
         assert!(all.pss_bytes > own.pss_bytes && own.pss_bytes > 0);
+        assert!(own.rss_bytes >= own.anonymous_bytes && own.anonymous_bytes > 0);
         assert!(own.rss_bytes >= own.pss_bytes && own.cpu > Duration::ZERO);
     }
 }
