@@ -58,7 +58,7 @@ e2e: packages deps-hosts deps-repository ## Hosts that boot: installed, attacked
 	$(TOOLS)/e2e.sh
 
 e2e-full: packages deps-hosts deps-repository ## The same in its whole length
-	INFRATRACK_PARTITION_S=600 INFRATRACK_KILLS=50 $(TOOLS)/e2e.sh
+	INFRATRACK_E2E_FULL=1 $(TOOLS)/e2e.sh
 
 sqlx: deps-postgres ## Write collector/.sqlx anew, after a change of SQL
 	$(TOOLS)/sqlx-cache.sh write

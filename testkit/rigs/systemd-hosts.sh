@@ -10,7 +10,7 @@ STATE=${STATE:-}                             # disks, keys, logs; `up` makes one
 IMAGE=${IMAGE:-}                             # shared read-only root file system; default $STATE/image
 SUITE=${SUITE:-bookworm}
 MIRROR=${MIRROR:-}                           # debootstrap's own default when empty
-PACKAGES=${PACKAGES:-systemd,systemd-sysv,dbus,openssh-server,python3,python3-apt,iproute2,sudo,ca-certificates,postgresql}
+PACKAGES=${PACKAGES:-systemd,systemd-sysv,dbus,openssh-server,python3,python3-apt,iproute2,sudo,ca-certificates,postgresql,caddy}
 NET=${NET:-198.18.77}                        # /24 inside the hub namespace only; nothing routes out of it
 ALIASES=${ALIASES:-}                         # names beside h1, h2 …: "h1=web1.example h2=db1.example"
 DISK_MB=${DISK_MB:-1024}                     # sparse; size of each host's writable layer
@@ -125,7 +125,7 @@ remove_cgroups() { # NAME
 # ---- image -------------------------------------------------------------------------------------
 
 build_image() {
-  [[ -e $IMAGE/.complete ]] && return
+  [[ $(cat "$IMAGE/.complete" 2>/dev/null) == "$SUITE $PACKAGES" ]] && return
   rm -rf "$IMAGE"
   debootstrap --variant=minbase --include="$PACKAGES" "$SUITE" "$IMAGE" ${MIRROR:+"$MIRROR"} >"$STATE/debootstrap.log" 2>&1 ||
     die "debootstrap failed: see $STATE/debootstrap.log"
@@ -136,6 +136,7 @@ build_image() {
   chroot "$IMAGE" useradd --create-home --shell /bin/bash --groups sudo "$LOGIN"
   printf '%s ALL=(ALL) NOPASSWD: ALL\n' "$LOGIN" >"$IMAGE/etc/sudoers.d/$LOGIN"
   printf 'UseDNS no\nPasswordAuthentication no\n' >"$IMAGE/etc/ssh/sshd_config.d/test.conf"
+  rm -f "$IMAGE"/etc/systemd/system/multi-user.target.wants/{postgresql,caddy}.service
   chroot "$IMAGE" systemctl mask --quiet apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer \
     systemd-firstboot.service console-getty.service getty.target
   # As PID 1, before systemd: nspawn mounts cgroup v1 controllers read-only, so that MemoryMax= and
@@ -149,7 +150,7 @@ done
 exec /lib/systemd/systemd
 INIT
   chmod 755 "$IMAGE/usr/sbin/test-init"
-  touch "$IMAGE/.complete"
+  printf '%s\n' "$SUITE $PACKAGES" >"$IMAGE/.complete"
 }
 
 # ---- life of a host ----------------------------------------------------------------------------

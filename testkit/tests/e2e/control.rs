@@ -77,9 +77,48 @@ impl<'a> Control<'a> {
 
     /// Runs a playbook of the collection with more arguments; answers the recap's figures by host.
     pub(crate) fn playbook(&self, name: &str, arguments: &str) -> anyhow::Result<Recap> {
+        self.playbook_with("inventory.ini", name, arguments)
+    }
+
+    pub(crate) fn playbook_with(
+        &self,
+        inventory: &str,
+        name: &str,
+        arguments: &str,
+    ) -> anyhow::Result<Recap> {
         let text =
-            format!("ansible-playbook -i inventory.ini infratrack.infratrack.{name} {arguments}");
+            format!("ansible-playbook -i {inventory} infratrack.infratrack.{name} {arguments}");
         Recap::of(self.shell(&text).output()?)
+    }
+
+    /// A newer package whose program fails where it is called for `service`; answers its file.
+    pub(crate) fn broken_package(&self, name: &str, service: &str) -> anyhow::Result<String> {
+        let file = format!("{name}_0.1.2-1_amd64.deb");
+        let build = format!(
+            "rm -rf broken && dpkg-deb -R {name}_0.1.1-1_amd64.deb broken\n\
+             cd broken/usr/bin && mv {name} {name}.real\n\
+             printf '#!/bin/sh\\ncase \" $* \" in *\" {service} \"*) exit 1; esac\\nexec /usr/bin/{name}.real \"$@\"\\n' > {name}\n\
+             chmod 755 {name} && cd ../../..\n\
+             sed -i 's/^Version: .*/Version: 0.1.2-1/' broken/DEBIAN/control\n\
+             dpkg-deb -b --root-owner-group broken {file}"
+        );
+        self.run(&build)?;
+        Ok(file)
+    }
+
+    pub(crate) fn has_version(
+        &self,
+        host: &str,
+        package: &str,
+        version: &str,
+    ) -> anyhow::Result<()> {
+        let ask = ["dpkg-query", "-W", "-f", "${Version}", package];
+        let installed = self.rig.exec(host, &ask)?;
+        ensure!(
+            installed == version,
+            "{package} on {host} is {installed}, not {version}"
+        );
+        Ok(())
     }
 
     /// Asks the API, as an administrator; a body is JSON.

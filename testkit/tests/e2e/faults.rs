@@ -3,15 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 
-use crate::HOSTS;
 use crate::control::{Control, eventually};
+use crate::{HOSTS, is_full};
 
-/// How long a partition lasts in the short form; `INFRATRACK_PARTITION_S` for the whole contract.
-const PARTITION_S: u64 = 60;
-/// How often an agent is killed; `INFRATRACK_KILLS` likewise.
-const KILLS: u64 = 5;
 /// A host that was cut off waits up to two minutes, at random, before it tries again.
 const RECOVERY: Duration = Duration::from_secs(180);
 
@@ -24,12 +20,17 @@ pub(crate) fn lose_nothing(control: &Control<'_>) -> anyhow::Result<()> {
     for host in HOSTS {
         keep_an_oracle(control, host)?;
     }
+    let (partition, kills) = if is_full() {
+        (Duration::from_mins(10), 50)
+    } else {
+        (Duration::from_mins(1), 5)
+    };
     let rig = control.rig;
     let [first, second, third] = HOSTS;
     rig.run(&["cut", first])?;
     let cut = Instant::now();
     rig.run(&["lossy", second, "30"])?;
-    for _ in 0..setting("INFRATRACK_KILLS", KILLS)? {
+    for _ in 0..kills {
         restart(control, third, "KILL")?;
     }
     restart(control, first, "TERM")?;
@@ -41,7 +42,6 @@ pub(crate) fn lose_nothing(control: &Control<'_>) -> anyhow::Result<()> {
     rig.run(&["start", third])?;
     rig.run(&["fill", second])?;
     restart(control, second, "KILL").ok();
-    let partition = Duration::from_secs(setting("INFRATRACK_PARTITION_S", PARTITION_S)?);
     std::thread::sleep(partition.saturating_sub(cut.elapsed()));
     rig.run(&["unfill", second])?;
     rig.run(&["heal", first])?;
@@ -51,12 +51,6 @@ pub(crate) fn lose_nothing(control: &Control<'_>) -> anyhow::Result<()> {
         eventually(RECOVERY, || agrees(control, host))?;
     }
     Ok(())
-}
-
-fn setting(name: &str, default: u64) -> anyhow::Result<u64> {
-    std::env::var(name).map_or(Ok(default), |text| {
-        text.parse().with_context(|| format!("{name} is no number"))
-    })
 }
 
 /// Adds the line at each start, and starts the agent once more under it.

@@ -5,13 +5,16 @@ use std::time::Duration;
 use anyhow::ensure;
 
 use crate::control::{Control, eventually};
+use crate::load::Load;
 use crate::repository::{Repository, apt_refuses_changes};
 use crate::{COLLECTOR, HOSTS};
 
-/// To the newer build, agents and collector, with an edited configuration; then back to the one before.
+/// To the newer build, agents and collector, with an edited configuration and while a fleet reports; then back to the
+/// one before.
 pub(crate) fn upgrade_and_back(control: &Control<'_>) -> anyhow::Result<()> {
     let edited = "printf '\\n# edited\\n' >> /etc/infratrack/agent.toml";
     control.rig.exec(HOSTS[0], &["sh", "-c", edited])?;
+    let load = Load::start(control)?;
     let before = control.query("select count(*) from events")?;
     for version in ["0.1.1", "0.1.0"] {
         let packages = format!(
@@ -19,9 +22,9 @@ pub(crate) fn upgrade_and_back(control: &Control<'_>) -> anyhow::Result<()> {
              -e '{{\"infratrack_upgrade_batches\": [1, \"100%\"]}}'"
         );
         control.playbook("lcm_upgrade", &packages)?.good()?;
-        for host in [COLLECTOR, HOSTS[0]] {
-            has_version(control, host, &format!("{version}-1"))?;
-        }
+        let installed = format!("{version}-1");
+        control.has_version(COLLECTOR, "infratrack-collector", &installed)?;
+        control.has_version(HOSTS[0], "infratrack-agent", &installed)?;
         let kept = control
             .rig
             .exec(HOSTS[0], &["tail", "-n1", "/etc/infratrack/agent.toml"])?;
@@ -32,26 +35,20 @@ pub(crate) fn upgrade_and_back(control: &Control<'_>) -> anyhow::Result<()> {
         after.parse::<u64>()? > before.parse()?,
         "no event of the upgrade"
     );
+    load.stop(control)?;
     broken_upgrade(control)
 }
 
 /// A version that does not start leaves the one before in place, and ends the run.
 fn broken_upgrade(control: &Control<'_>) -> anyhow::Result<()> {
-    let build = "rm -rf broken && dpkg-deb -R infratrack-agent_0.1.1-1_amd64.deb broken\n\
-        printf '#!/bin/sh\\n[ \"$1\" = run ] && exit 1\\nexec /usr/bin/infratrack-agent.real \"$@\"\\n' > broken/usr/bin/infratrack-agent.new\n\
-        mv broken/usr/bin/infratrack-agent broken/usr/bin/infratrack-agent.real\n\
-        mv broken/usr/bin/infratrack-agent.new broken/usr/bin/infratrack-agent\n\
-        chmod 755 broken/usr/bin/infratrack-agent\n\
-        sed -i 's/^Version: .*/Version: 0.1.2-1/' broken/DEBIAN/control\n\
-        dpkg-deb -b --root-owner-group broken infratrack-agent_0.1.2-1_amd64.deb";
-    control.run(build)?;
+    let broken = control.broken_package("infratrack-agent", "run")?;
     let recap = control.playbook(
         "lcm_upgrade",
-        "-e agent_file=infratrack-agent_0.1.2-1_amd64.deb -e agent_verify_seconds=20 --limit infratrack_hosts",
+        &format!("-e agent_file={broken} -e agent_verify_seconds=20 --limit infratrack_hosts"),
     )?;
     ensure!(!recap.is_good, "a broken version was taken");
     for host in HOSTS {
-        has_version(control, host, "0.1.0-1")?;
+        control.has_version(host, "infratrack-agent", "0.1.0-1")?;
     }
     control.playbook("lcm_health_check", "")?.good().map(drop)
 }
@@ -61,6 +58,8 @@ fn broken_upgrade(control: &Control<'_>) -> anyhow::Result<()> {
 pub(crate) fn reinstalled(control: &Control<'_>, repository: &Repository) -> anyhow::Result<()> {
     let (host, name) = (HOSTS[2], "db1.example");
     let id = control.id(host)?;
+    let hosts = || control.query("select count(*) from hosts");
+    let before = hosts()?;
     control
         .playbook("remove", &format!("--limit {name}"))?
         .good()?;
@@ -73,11 +72,10 @@ pub(crate) fn reinstalled(control: &Control<'_>, repository: &Repository) -> any
     let old = format!("{variables} -e agent_host_id={id} -e agent_version=0.1.0-1");
     control.playbook("site", &old)?.good()?;
     ensure!(control.id(host)? == id, "it became another host");
-    let hosts = control.query("select count(*) from hosts")?;
-    ensure!(hosts == "3", "{hosts} hosts in the tables");
+    ensure!(hosts()? == before, "there is another host in the tables");
     pending_update(control, host, &id)?;
     control.playbook("lcm_upgrade", &variables)?.good()?;
-    has_version(control, host, "0.1.1-1")?;
+    control.has_version(host, "infratrack-agent", "0.1.1-1")?;
     apt_refuses_changes(control, repository, host)
 }
 
@@ -100,23 +98,8 @@ fn pending_update(control: &Control<'_>, host: &str, id: &str) -> anyhow::Result
     })
 }
 
-fn has_version(control: &Control<'_>, host: &str, version: &str) -> anyhow::Result<()> {
-    let package = if host == COLLECTOR {
-        "infratrack-collector"
-    } else {
-        "infratrack-agent"
-    };
-    let installed = control
-        .rig
-        .exec(host, &["dpkg-query", "-W", "-f", "${Version}", package])?;
-    ensure!(
-        installed == version,
-        "{package} on {host} is {installed}, not {version}"
-    );
-    Ok(())
-}
-
 /// After the removal of the fleet no file of it is left, and the last word of each host is that its agent was stopped.
+/// The collector goes last, with what it collected.
 pub(crate) fn removed(control: &Control<'_>) -> anyhow::Result<()> {
     let ids = HOSTS.iter().map(|host| control.id(host));
     let ids: Vec<_> = ids.collect::<anyhow::Result<_>>()?;
@@ -132,7 +115,9 @@ pub(crate) fn removed(control: &Control<'_>) -> anyhow::Result<()> {
             Ok(())
         })?;
     }
-    Ok(())
+    let data = "-e '{\"infratrack_remove_collectors\": true, \"collector_remove_data\": true}'";
+    control.playbook("remove", data)?.good()?;
+    gone(control, COLLECTOR)
 }
 
 fn gone(control: &Control<'_>, host: &str) -> anyhow::Result<()> {

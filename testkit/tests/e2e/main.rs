@@ -1,13 +1,16 @@
 //! One fleet on hosts that really boot, from nothing to nothing: installed as the README says, then looked at,
-//! attacked, upgraded, and removed. `make e2e` builds what it needs.
+//! attacked, upgraded, and removed. `make e2e` builds what it needs, and tells it in short; with
+//! `INFRATRACK_E2E_FULL` set it is told at its whole length.
 
 mod clone;
 mod control;
 mod faults;
 mod install;
 mod lifecycle;
+mod load;
 mod repository;
 mod sandbox;
+mod serving;
 
 use infratrack_testkit::rig::Rig;
 
@@ -49,6 +52,9 @@ fn a_fleet_from_nothing_to_nothing() -> anyhow::Result<()> {
     step("there and back: a newer and an older version", || {
         lifecycle::upgrade_and_back(&control)
     })?;
+    if is_full() {
+        step("the other ways to serve", || serving::all_ways(&control))?;
+    }
     let repository = repository::Repository::serve(&control)?;
     step("a host is installed anew, from the repository", || {
         lifecycle::reinstalled(&control, &repository)
@@ -60,6 +66,11 @@ fn a_fleet_from_nothing_to_nothing() -> anyhow::Result<()> {
         clone::is_set_apart(&control)
     })?;
     step("nothing is left", || lifecycle::removed(&control))
+}
+
+/// Not the short form.
+fn is_full() -> bool {
+    std::env::var_os("INFRATRACK_E2E_FULL").is_some()
 }
 
 /// Runs a part of the story, and says how long it took.
