@@ -13,7 +13,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// sysexits.h: something in the configuration is wrong.
-const EX_CONFIG: u8 = 64;
+const EX_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
     #[cfg(feature = "failpoints")]
@@ -45,9 +45,13 @@ fn main() -> ExitCode {
             return ExitCode::from(EX_CONFIG);
         }
     };
-    if let Err(error) = cmd::owner::become_owner(&config.state_dir) {
-        return ended(Err(error));
-    }
+    // Root's file may be root's alone.
+    let opened = cmd::enroll::open_token(&cli.command);
+    let own = |token| cmd::owner::become_owner(&config.state_dir).map(|()| token);
+    let token = match opened.and_then(own) {
+        Ok(token) => token,
+        Err(error) => return ended(Err(error)),
+    };
     let info = Targets::new().with_default(LevelFilter::INFO);
     log_to_stderr(config.log.parse().unwrap_or(info));
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -57,7 +61,7 @@ fn main() -> ExitCode {
         runtime.block_on(async {
             match cli.command {
                 Command::Run => cmd::run::run(config).await,
-                Command::Enroll(arguments) => cmd::enroll::run(config, arguments).await,
+                Command::Enroll(arguments) => cmd::enroll::run(config, arguments, token).await,
                 Command::Status { json } => cmd::status::run(&config, json),
                 Command::Config(Configuration::Show) => cmd::config::show(&config),
                 Command::Facts => cmd::facts::run(&config).await,
