@@ -1,5 +1,5 @@
-//! A disk that is full and freed again, or read-only: a file system of a few MiB in memory. Needs the right
-//! to mount.
+//! A disk that is full and freed again, or read-only: a file system of a few MiB in memory. And one that fails.
+//! Needs the right to mount.
 
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -215,4 +215,107 @@ fn remount(disk: &Mounted, how: &str) {
         .arg(disk.path())
         .status();
     assert!(done.unwrap().success());
+}
+
+/// ext4 on a file of its own.
+struct Image {
+    dir: TempDir,
+}
+
+impl Image {
+    /// `None`, and said so, where there is nothing to make it with.
+    #[expect(clippy::print_stderr, reason = "a test that was left out says so")]
+    fn new() -> Option<Self> {
+        let image = Self {
+            dir: tempdir().unwrap(),
+        };
+        let file = fs::File::create(image.file()).unwrap();
+        file.set_len(32 << 20).unwrap();
+        fs::create_dir(image.path()).unwrap();
+        let made = Command::new("mkfs.ext4")
+            .arg("-q")
+            .arg(image.file())
+            .status();
+        let has_tools = Command::new("xfs_io").arg("-V").output().is_ok();
+        if has_tools && made.is_ok_and(|status| status.success()) && image.mount() {
+            return Some(image);
+        }
+        eprintln!(
+            "NOT TESTED: a disk that fails, for want of xfs_io, mkfs.ext4 or the right to mount"
+        );
+        None
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.path().join("image")
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("mounted")
+    }
+
+    fn mount(&self) -> bool {
+        let mut mount = Command::new("mount");
+        let mounted = mount
+            .args(["-o", "loop"])
+            .arg(self.file())
+            .arg(self.path())
+            .status();
+        mounted.is_ok_and(|status| status.success())
+    }
+
+    fn unmount(&self) -> bool {
+        let done = Command::new("umount").arg(self.path()).status();
+        done.is_ok_and(|status| status.success())
+    }
+
+    /// From here on it reads and writes nothing, as a disk that is gone.
+    fn fail(&self) {
+        let mut command = Command::new("xfs_io");
+        let done = command
+            .args(["-x", "-c", "shutdown"])
+            .arg(self.path())
+            .status();
+        assert!(done.unwrap().success());
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        self.unmount();
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_is_said_and_costs_nothing_that_was_taken() {
+    let Some(image) = Image::new() else {
+        return;
+    };
+    let (spool, _) = open(&image.path()).await;
+    let hundred = (1..=100).map(record).collect();
+    spool.append(Class::Critical, hundred).await.unwrap();
+    image.fail();
+    let refused = spool.append(Class::Critical, vec![record(101)]).await;
+    let Err(SpoolError::Io { source, .. }) = &refused else {
+        panic!("{refused:?}");
+    };
+    assert!(
+        source.to_string().contains("Input/output error"),
+        "{source}"
+    );
+    drop(spool.close().await);
+    let refused = Spool::open(SpoolConfig::new(image.path()), NOW).await;
+    assert!(matches!(refused, Err(SpoolError::Io { .. })));
+    let deadline = Instant::now() + RESUMED;
+    while !image.unmount() {
+        assert!(
+            Instant::now() < deadline,
+            "the spool holds files of a disk that is gone"
+        );
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(image.mount());
+    let (spool, report) = open(&image.path()).await;
+    assert_eq!(report, super::OpenReport::default());
+    assert_kept(drain(&spool).await, 100);
 }
