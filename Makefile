@@ -15,7 +15,7 @@ demo: deps-postgres ## Collector with its private Postgres and an agent, on this
 	$(CARGO) build --release --locked --bin infratrack-collector --bin infratrack-agent
 	target/release/infratrack-collector demo --data-dir .demo $(DEMO_ARGS)
 
-test: deps-postgres deps-trace ## All tests, with a real Postgres
+test: deps-postgres deps-disk ## All tests, with a real Postgres
 	$(CARGO) build --workspace --bins --locked --quiet
 	$(CARGO) test --workspace --locked --quiet
 
@@ -44,7 +44,7 @@ bench-agent: deps-postgres deps-peers agent ## Measure the agent on its host, be
 agent: ## The agent as it is shipped: target/agent/infratrack-agent
 	$(CARGO) build --profile agent --locked --bin infratrack-agent
 
-soak: deps-postgres deps-trace deps-peers agent ## Long campaigns: faults, damage, power loss, backlogs, an idle hour
+soak: deps-postgres deps-disk deps-peers agent ## Long campaigns: faults, damage, power loss, backlogs, an idle hour
 	$(TOOLS)/soak.sh
 
 packages: deps-packages deps-ansible ## A .deb and a .rpm of agent and collector, and the Ansible collection

@@ -53,8 +53,9 @@ postgres() {
     packages postgresql
 }
 
-trace() {
-    programs strace=strace
+# What shows in which order a store writes, and a disk that fails.
+disk() {
+    programs strace=strace mkfs.ext4=e2fsprogs xfs_io=xfsprogs
 }
 
 # What the agent is measured beside: run by the benchmark, never as services of this machine.
@@ -116,7 +117,7 @@ hosts() {
 
 for wanted in "$@"; do
     case "$wanted" in
-    postgres | trace | peers | lint | ansible | repository | hosts) "$wanted" ;;
+    postgres | disk | peers | lint | ansible | repository | hosts) "$wanted" ;;
     packages) cargo_tools deb generate-rpm ;;
     *)
         echo "install.sh: unknown: $wanted" >&2
