@@ -12,8 +12,8 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// sysexits.h: something in the configuration is wrong.
-const EX_CONFIG: u8 = 78;
+/// Something in the configuration is wrong.
+const BAD_CONFIG: u8 = 64;
 
 fn main() -> ExitCode {
     #[cfg(feature = "failpoints")]
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => {
             cmd::complain(&anyhow::Error::from(error));
-            return ExitCode::from(EX_CONFIG);
+            return ExitCode::from(BAD_CONFIG);
         }
     };
     // Root's file may be root's alone.

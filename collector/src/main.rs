@@ -13,8 +13,8 @@ use tracing_subscriber::EnvFilter;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// sysexits.h: something in the configuration is wrong.
-const EX_CONFIG: u8 = 78;
+/// Something in the configuration is wrong.
+const BAD_CONFIG: u8 = 64;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -30,7 +30,7 @@ async fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => {
             cmd::complain(&error);
-            return ExitCode::from(EX_CONFIG);
+            return ExitCode::from(BAD_CONFIG);
         }
     };
     // A demo's directory may be in anybody's checkout.
