@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::condition::Condition;
 use crate::config::Config;
 use crate::jobs::liveness::Silence;
+use crate::login::Turns;
 
 /// One collector's state.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct App {
     /// Of the sign of life.
     pub alive: Condition,
     pub rates: HostRates,
+    /// For checking passwords.
+    pub password_turns: Turns,
     /// The policy in force; its job replaces it.
     pub policy: watch::Sender<Policy>,
     /// When no collector was alive, to judge silence by.
@@ -72,6 +75,7 @@ impl App {
             writers,
             alive: Condition::default(),
             rates,
+            password_turns: Turns::default(),
             policy,
             silence,
         })

@@ -44,6 +44,9 @@ pub enum Command {
     /// Make a token; it is shown once.
     #[command(subcommand)]
     Token(Token),
+    /// People who log in by name.
+    #[command(subcommand)]
+    User(User),
     /// Show a host, by its id, as JSON.
     Host { id: HostId },
     /// The configuration.
@@ -89,6 +92,34 @@ pub enum CaAction {
         #[arg(long)]
         force: bool,
     },
+}
+
+/// What to do with users. Whatever it is, their sessions end.
+#[derive(Debug, Subcommand)]
+pub enum User {
+    /// Make a user; the password is made and shown once, or read from standard input.
+    Add {
+        name: String,
+        /// viewer, operator, lead or admin
+        #[arg(long)]
+        role: String,
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// List the users.
+    List,
+    /// Give a user another password, made or read likewise.
+    SetPassword {
+        name: String,
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Give a user another role.
+    SetRole { name: String, role: String },
+    /// Let a user log in no more.
+    Disable { name: String },
+    /// Let a user log in again.
+    Enable { name: String },
 }
 
 /// The kinds of tokens.

@@ -73,6 +73,9 @@ pub struct Enroll {
 pub struct Operators {
     /// Address and port.
     pub listen: SocketAddr,
+    /// Under what browsers reach it, `https://infratrack.example`; empty: as they ask. Needed behind a proxy that has the
+    /// certificate.
+    pub url: String,
     /// PEM; with `tls_key_file`, TLS is on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_certificate_file: Option<PathBuf>,
@@ -195,6 +198,7 @@ impl Default for Operators {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            url: String::new(),
             tls_certificate_file: None,
             tls_key_file: None,
             proxy_protocol_from: Vec::new(),
@@ -250,6 +254,13 @@ impl Default for Retention {
     }
 }
 
+impl Operators {
+    /// Whether browsers talk TLS, to this process or to a proxy before it.
+    pub fn is_https(&self) -> bool {
+        self.tls_key_file.is_some() || self.url.starts_with("https://")
+    }
+}
+
 impl Config {
     /// Reads `path`; where nobody named it and it is not there, the defaults.
     pub fn load(path: Option<&Path>) -> anyhow::Result<Self> {
@@ -295,6 +306,17 @@ impl Config {
         anyhow::ensure!(
             self.operators.tls_certificate_file.is_some() == self.operators.tls_key_file.is_some(),
             "operators.tls_certificate_file and operators.tls_key_file go together"
+        );
+        let url = self
+            .operators
+            .url
+            .strip_suffix('/')
+            .unwrap_or(&self.operators.url);
+        let host = url.strip_prefix("https://").or(url.strip_prefix("http://"));
+        anyhow::ensure!(
+            url.is_empty() || host.is_some_and(|host| !host.is_empty() && !host.contains('/')),
+            "operators.url {:?} is not of the form https://infratrack.example",
+            self.operators.url
         );
         anyhow::ensure!(
             self.liveness.late_after < self.liveness.offline_after,

@@ -13,6 +13,7 @@ pub mod config;
 pub mod failpoint;
 pub mod http;
 pub mod jobs;
+pub mod login;
 pub mod postgres;
 pub mod roles;
 pub mod server;

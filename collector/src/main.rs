@@ -46,6 +46,7 @@ async fn main() -> ExitCode {
         Command::Migrate => cmd::migrate::run(&config).await,
         Command::Ca { action } => cmd::ca::run(&config, action).await,
         Command::Token(token) => cmd::token::run(&config, token).await,
+        Command::User(action) => cmd::user::run(&config, action).await,
         Command::Host { id } => cmd::host::show(&config, id).await,
         Command::Config(Configuration::Show) => cmd::config::show(&config),
         Command::Doctor => cmd::doctor::run(&config).await,

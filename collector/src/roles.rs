@@ -26,6 +26,16 @@ pub enum Role {
 }
 
 impl Role {
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Lead => "lead",
+            Self::Admin => "admin",
+        }
+    }
+
     /// The role of that name.
     pub fn parse(name: &str) -> Option<Self> {
         match name {

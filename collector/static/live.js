@@ -14,7 +14,7 @@ async function refresh() {
   if (document.hidden || (focused && main.contains(focused) && focused.matches("input, select, textarea"))) {
     return;
   }
-  const answer = await fetch(location.href, { credentials: "same-origin" });
+  const answer = await fetch(location.href, { credentials: "same-origin", headers: { "infratrack-unattended": "1" } });
   if (answer.redirected || !answer.ok) {
     return;
   }

@@ -1,11 +1,11 @@
-//! Who is calling: an API token as `Authorization: Bearer`, as `X-API-TOKEN`, or in the login's cookie.
+//! Who is calling: an API token as `Authorization: Bearer` or `X-API-TOKEN`, or a browser's session.
 
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
-use http::header::{AUTHORIZATION, COOKIE, HOST, HeaderMap, ORIGIN};
+use http::header::{AUTHORIZATION, HOST, HeaderMap, ORIGIN};
 use http::{Method, StatusCode};
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
@@ -13,11 +13,9 @@ use subtle::ConstantTimeEq;
 
 use crate::api::problem::Problem;
 use crate::app::App;
+use crate::login::session;
 use crate::roles::{Access, Role};
 use crate::store::api_tokens;
-
-/// The cookie that the login form sets.
-pub const SESSION_COOKIE: &str = "infratrack_token";
 
 /// What stands before a route.
 #[derive(Clone)]
@@ -62,12 +60,18 @@ pub async fn guard(State(guard): State<Guard>, mut request: Request, next: Next)
     }
 }
 
-/// The caller that the request's token names; `None` without a valid one.
-pub async fn caller(app: &App, headers: &HeaderMap) -> Result<Option<Caller>, Problem> {
-    let Some(token) = token(headers) else {
-        return Ok(None);
-    };
-    find(app, token).await
+/// The caller that the request's token or session names; `None` without a valid one.
+async fn caller(app: &App, headers: &HeaderMap) -> Result<Option<Caller>, Problem> {
+    if let Some(token) = token(headers) {
+        return find(app, token).await;
+    }
+    let held = session::find(app, headers).await?;
+    Ok(held.and_then(|held| {
+        Some(Caller {
+            role: Role::parse(&held.role)?,
+            name: held.name,
+        })
+    }))
 }
 
 /// The caller that a token names.
@@ -104,7 +108,7 @@ pub async fn create_token(
 }
 
 /// Id and secret of a token whose checksum is right.
-fn parse(token: &str) -> Option<(&str, &str)> {
+pub fn parse(token: &str) -> Option<(&str, &str)> {
     let (body, crc) = token.trim().rsplit_once('_')?;
     let (id, secret) = body.strip_prefix("it_")?.split_once('_')?;
     (u32::from_str_radix(crc, 16).ok()? == crc32c::crc32c(body.as_bytes())).then_some((id, secret))
@@ -122,13 +126,7 @@ fn token(headers: &HeaderMap) -> Option<&str> {
     {
         return bearer.strip_prefix("Bearer ");
     }
-    if let Some(token) = text("x-api-token") {
-        return Some(token);
-    }
-    let cookies = headers.get(COOKIE).and_then(|value| value.to_str().ok())?;
-    cookies
-        .split("; ")
-        .find_map(|cookie| cookie.strip_prefix(SESSION_COOKIE)?.strip_prefix('='))
+    text("x-api-token")
 }
 
 /// A browser says where an unsafe request comes from; from elsewhere it is refused.

@@ -1,7 +1,7 @@
 //! Errors of the operators' side: `application/problem+json` (RFC 9457), with a request id.
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{FormRejection, JsonRejection, PathRejection, QueryRejection};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
@@ -89,7 +89,7 @@ macro_rules! rejections {
     )*};
 }
 
-rejections!(JsonRejection, PathRejection, QueryRejection);
+rejections!(FormRejection, JsonRejection, PathRejection, QueryRejection);
 
 /// The answer where nothing is.
 pub async fn not_found(uri: http::Uri) -> Problem {

@@ -12,8 +12,11 @@ use infratrack_collector::ca::write_secret;
 use infratrack_collector::cli::Demo;
 use infratrack_collector::clock::Clock;
 use infratrack_collector::config::Config;
+use infratrack_collector::login::password;
 use infratrack_collector::postgres::PrivatePostgres;
+use infratrack_collector::roles::Role;
 use infratrack_collector::server::{self, Server};
+use infratrack_collector::store::users;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Serialize;
@@ -21,6 +24,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
 /// An agent that ends by itself is started again after this.
 const RESTART: Duration = Duration::from_secs(1);
@@ -34,6 +38,8 @@ struct Manifest {
     agent_url: String,
     enroll_url: String,
     admin_token: String,
+    /// Of the user `admin`; null where somebody gave it another.
+    admin_password: Option<String>,
     ca_file: PathBuf,
     enroll_token: String,
     agent_host_id: String,
@@ -84,6 +90,7 @@ async fn demo(config: Config, dir: &Path, postgres: &mut PrivatePostgres) -> any
 async fn prepare(server: &Server, dir: &Path) -> anyhow::Result<Agent> {
     let app = &server.app;
     let admin_token = admin_token(server, dir).await?;
+    let admin_password = admin_password(server, dir).await?;
     let program = agent_program()?;
     stop_orphan(dir).await;
     let agent_dir = dir.join("agent");
@@ -106,6 +113,7 @@ async fn prepare(server: &Server, dir: &Path) -> anyhow::Result<Agent> {
         agent_url: format!("https://{}", server.addresses.agents),
         enroll_url: format!("https://{}", server.addresses.enroll),
         admin_token,
+        admin_password,
         ca_file: dir.join("ca/root.pem"),
         enroll_token: token(server, 10).await?,
         agent_host_id,
@@ -118,7 +126,11 @@ async fn prepare(server: &Server, dir: &Path) -> anyhow::Result<Agent> {
         "\nInfratrack runs. Open  {}",
         manifest.operator_url
     ));
-    super::print(&format!("and log in with        {}", manifest.admin_token));
+    let password = manifest.admin_password.as_deref();
+    super::print(&format!(
+        "and log in as         admin, password {}",
+        password.unwrap_or("as you set it")
+    ));
     super::print("\nTo add another host (this token is for 10 hosts, within an hour):");
     super::print(&format!(
         "  echo {} | infratrack-agent enroll --collector {} --token-stdin",
@@ -144,6 +156,30 @@ async fn admin_token(server: &Server, dir: &Path) -> anyhow::Result<String> {
     let token = auth::create_token(&mut connection, "admin", "admin", now).await?;
     write_secret(&path, &token)?;
     Ok(token)
+}
+
+/// The user `admin` is there; its password, where it is still the one that was made here.
+async fn admin_password(server: &Server, dir: &Path) -> anyhow::Result<Option<String>> {
+    let path = dir.join("admin-password");
+    let mut connection = server.app.pool.acquire().await?;
+    if let Some(user) = users::find(&mut connection, "admin").await? {
+        let kept = std::fs::read_to_string(&path).unwrap_or_default();
+        let is_kept = password::matches(&kept, Some(&user.password_hash));
+        return Ok(is_kept.then_some(kept));
+    }
+    let made = hex::encode(rand::random::<[u8; 10]>());
+    // First: a password that is stored and not known would be no use.
+    write_secret(&path, &made)?;
+    let user = users::User {
+        user_id: Uuid::new_v4(),
+        name: "admin".to_owned(),
+        role: Role::Admin.name().to_owned(),
+        password_hash: password::hash(&made)?,
+        created_at: server.app.clock.now(),
+        disabled_at: None,
+    };
+    users::insert(&mut connection, &user, "demo").await?;
+    Ok(Some(made))
 }
 
 async fn token(server: &Server, uses: i32) -> anyhow::Result<String> {

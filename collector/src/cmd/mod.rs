@@ -9,6 +9,7 @@ pub(crate) mod migrate;
 pub(crate) mod owner;
 pub(crate) mod serve;
 pub(crate) mod token;
+pub(crate) mod user;
 
 use anyhow::Context;
 use infratrack_collector::config::Config;

@@ -21,6 +21,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::agents::tls::FleetTls;
 use crate::app::{App, policy_version};
+use crate::login;
 
 /// A run that takes longer is given up; the next one starts afresh.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
@@ -70,6 +71,12 @@ pub fn start(app: &Arc<App>, fleet: Arc<FleetTls>) -> JoinSet<()> {
         Duration::from_secs(5),
         Arc::clone(app),
         policy,
+    ));
+    jobs.spawn(every(
+        "logins",
+        Duration::from_secs(600),
+        Arc::clone(app),
+        sweep_logins,
     ));
     jobs.spawn(every(
         "rates",
@@ -126,6 +133,15 @@ async fn policy(app: Arc<App>) -> anyhow::Result<()> {
         newer
     });
     Ok(())
+}
+
+async fn sweep_logins(app: Arc<App>) -> anyhow::Result<()> {
+    let mut transaction = app.pool.begin().await?;
+    if lead(&mut transaction, "logins").await? {
+        login::session::sweep(&mut transaction, app.clock.now()).await?;
+        login::lockout::sweep(&mut transaction, app.clock.now()).await?;
+    }
+    Ok(transaction.commit().await?)
 }
 
 async fn sweep_rates(app: Arc<App>) -> anyhow::Result<()> {

@@ -21,12 +21,15 @@ pub mod host_instances;
 pub mod host_liveness;
 pub mod hosts;
 pub mod locks;
+pub mod login_failures;
 pub mod partitions;
 pub mod policies;
 pub mod pool;
 pub mod rollups;
 pub mod schema;
+pub mod sessions;
 pub mod set_apart;
+pub mod users;
 
 use infratrack_shared::time::UnixMillis;
 use serde_json::value::RawValue;

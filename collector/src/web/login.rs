@@ -1,62 +1,136 @@
-//! The login form: takes the same token as the API, keeps it in a cookie.
+//! The login form: a name with its password, or a token of the API's. Either begins a session.
 
 use std::sync::Arc;
 
 use askama::Template;
-use axum::Form;
-use axum::extract::State;
+use axum::extract::rejection::FormRejection;
+use axum::extract::{FromRequest, Request, State};
 use axum::response::{IntoResponse, Redirect, Response};
-use http::StatusCode;
-use http::header::SET_COOKIE;
+use axum::{Form, http};
+use http::header::{RETRY_AFTER, SET_COOKIE};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 
-use crate::api::auth::{self, SESSION_COOKIE};
+use crate::api::auth;
+use crate::api::problem::Problem;
 use crate::app::App;
+use crate::login::session::{self, Credential, Origin};
+use crate::login::{Attempt, attempt};
 use crate::web;
 
 #[derive(Template)]
 #[template(path = "login.html")]
 struct LoginPage {
-    refused: bool,
+    /// What went wrong, in words.
+    complaint: Option<String>,
+    /// The form that was sent.
+    by_token: bool,
+    name: String,
 }
 
-/// What the form sends.
-#[derive(Debug, Deserialize)]
-pub struct Login {
+/// What the form sends: a name and a password, or a token.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Login {
+    name: String,
+    password: String,
     token: String,
 }
 
 /// `GET /login`.
 pub async fn page() -> Response {
-    web::page(&LoginPage { refused: false })
+    web::page(&LoginPage {
+        complaint: None,
+        by_token: false,
+        name: String::new(),
+    })
 }
 
 /// `POST /login`.
-pub async fn submit(State(app): State<Arc<App>>, Form(login): Form<Login>) -> Response {
-    let token = login.token.trim();
-    match auth::find(&app, token).await {
-        Ok(Some(_)) => {
-            let secure = if app.config.operators.tls_key_file.is_some() {
-                "; Secure"
-            } else {
-                ""
-            };
-            let cookie = format!(
-                "{SESSION_COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age=43200{secure}"
-            );
-            ([(SET_COOKIE, cookie)], Redirect::to("/hosts")).into_response()
+pub async fn submit(State(app): State<Arc<App>>, request: Request) -> Response {
+    let (origin, headers) = (Origin::of(&request), request.headers().clone());
+    let form: Result<Form<Login>, FormRejection> = Form::from_request(request, &()).await;
+    let login = match form {
+        Ok(Form(login)) => login,
+        Err(rejection) => return Problem::from(rejection).into_response(),
+    };
+    let done = if login.token.is_empty() {
+        by_name(&app, login, &origin, &headers).await
+    } else {
+        by_token(&app, &login.token, &origin, &headers).await
+    };
+    done.unwrap_or_else(IntoResponse::into_response)
+}
+
+async fn by_name(
+    app: &App,
+    login: Login,
+    origin: &Origin,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
+    let again = |status, complaint: String| {
+        let page = web::page(&LoginPage {
+            complaint: Some(complaint),
+            by_token: false,
+            name: login.name.clone(),
+        });
+        (status, page).into_response()
+    };
+    match attempt(app, &login.name, &login.password, origin.address).await? {
+        Attempt::User(user) => begin(app, &Credential::User(user.user_id), origin, headers).await,
+        Attempt::Refused => {
+            let complaint = "That name and password do not go together.".to_owned();
+            Ok(again(StatusCode::UNAUTHORIZED, complaint))
         }
-        Ok(None) => (
-            StatusCode::UNAUTHORIZED,
-            web::page(&LoginPage { refused: true }),
-        )
-            .into_response(),
-        Err(problem) => problem.into_response(),
+        Attempt::Later(wait) => {
+            let seconds = wait.as_secs().max(1);
+            let complaint = format!("Too many attempts failed. Try again in {seconds} s.");
+            let mut response = again(StatusCode::TOO_MANY_REQUESTS, complaint);
+            let headers = response.headers_mut();
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+            Ok(response)
+        }
     }
 }
 
+async fn by_token(
+    app: &App,
+    token: &str,
+    origin: &Origin,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
+    if auth::find(app, token).await?.is_some()
+        && let Some((token_id, _)) = auth::parse(token)
+    {
+        return begin(
+            app,
+            &Credential::Token(token_id.to_owned()),
+            origin,
+            headers,
+        )
+        .await;
+    }
+    let complaint = "That token is not valid. Copy it whole, from it_ to its last character.";
+    let page = web::page(&LoginPage {
+        complaint: Some(complaint.to_owned()),
+        by_token: true,
+        name: String::new(),
+    });
+    Ok((StatusCode::UNAUTHORIZED, page).into_response())
+}
+
+async fn begin(
+    app: &App,
+    credential: &Credential,
+    origin: &Origin,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
+    let cookie = session::begin(app, credential, origin, headers).await?;
+    Ok(([(SET_COOKIE, cookie)], Redirect::to("/hosts")).into_response())
+}
+
 /// `POST /logout`.
-pub async fn leave() -> Response {
-    let cookie = format!("{SESSION_COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0");
-    ([(SET_COOKIE, cookie)], Redirect::to("/login")).into_response()
+pub async fn leave(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
+    let cookie = session::end(&app, &headers).await?;
+    Ok(([(SET_COOKIE, cookie)], Redirect::to("/login")).into_response())
 }

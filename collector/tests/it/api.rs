@@ -219,11 +219,10 @@ async fn health_is_503_with_the_part_that_is_wrong() {
 
 /// A page as an operator's browser gets it.
 async fn page(collector: &Collector, path: &str) -> Response<Bytes> {
-    let cookie = format!("infratrack_token={}", collector.admin_token);
     let request = Request::builder()
         .uri(path)
         .header("host", "test")
-        .header("cookie", cookie)
+        .header("x-api-token", &collector.admin_token)
         .body(Full::new(Bytes::new()))
         .unwrap();
     let response = collector.request(request).await;
@@ -311,10 +310,7 @@ async fn a_request_from_another_sites_page_is_refused() {
         .uri(format!("/hosts/{}/refresh", host.id))
         .header("host", "collector.example")
         .header("origin", "https://evil.example")
-        .header(
-            "cookie",
-            format!("infratrack_token={}", collector.admin_token),
-        )
+        .header("x-api-token", &collector.admin_token)
         .body(Full::new(Bytes::new()))
         .unwrap();
     assert_eq!(

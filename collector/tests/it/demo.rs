@@ -158,6 +158,8 @@ async fn the_demo_shows_this_machine_survives_a_kill_and_stops_in_order() {
     let second = manifest(dir.path()).await;
     assert_eq!(second["agent_host_id"], first["agent_host_id"]);
     assert_eq!(second["admin_token"], first["admin_token"]);
+    assert!(first["admin_password"].is_string());
+    assert_eq!(second["admin_password"], first["admin_password"]);
     healthy(&second).await;
     eventually("both starts of the agent", || async {
         let starts = kinds(&second)

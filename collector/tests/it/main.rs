@@ -8,4 +8,5 @@ mod demo;
 mod harness;
 mod kill;
 mod listener;
+mod logins;
 mod private_postgres;

@@ -195,10 +195,7 @@ async fn the_hosts_page_shows_the_clone_and_its_button_drops_it() {
             .method(method)
             .uri(path)
             .header("host", "test")
-            .header(
-                "cookie",
-                format!("infratrack_token={}", collector.admin_token),
-            )
+            .header("x-api-token", &collector.admin_token)
             .body(Full::default())
             .unwrap();
         let response = collector.request(request).await;

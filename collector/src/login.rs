@@ -1,0 +1,79 @@
+//! Logging in: names and passwords, what slows guessing down, and the sessions that begin with it.
+//!
+//! Called by the login page and the command line. Who is calling a route is found out by `api::auth`.
+
+pub mod lockout;
+pub mod password;
+pub mod session;
+pub mod user;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::app::App;
+use crate::store::users;
+
+/// Passwords that are checked at once: each takes a processor and 19 MiB for a moment.
+const AT_ONCE: usize = 2;
+/// How long a check waits for its turn.
+const TURN: Duration = Duration::from_secs(5);
+
+/// Turns for checking passwords.
+#[derive(Clone, Debug)]
+pub struct Turns(Arc<Semaphore>);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(AT_ONCE)))
+    }
+}
+
+/// What came of an attempt.
+#[derive(Debug)]
+pub enum Attempt {
+    /// That is them.
+    User(users::User),
+    /// There is no such user, or the password is another, or they may not log in.
+    Refused,
+    /// Too many attempts failed, or too many are under way.
+    Later(Duration),
+}
+
+/// Checks a name and a password. Whether there is such a user shows neither in the answer nor in the time it takes.
+pub async fn attempt(
+    app: &App,
+    name: &str,
+    password: &str,
+    address: IpAddr,
+) -> sqlx::Result<Attempt> {
+    let name = name.trim().to_lowercase();
+    let mut connection = app.pool.acquire().await?;
+    let now = app.clock.now();
+    let subjects = lockout::subjects(&name, address);
+    if let Some(wait) = lockout::wait(&mut connection, &subjects, now).await? {
+        return Ok(Attempt::Later(wait));
+    }
+    let user = users::find(&mut connection, &name).await?;
+    // The check takes its time, and connections are few.
+    drop(connection);
+    let Ok(Ok(_turn)) = timeout(TURN, app.password_turns.0.acquire()).await else {
+        return Ok(Attempt::Later(TURN));
+    };
+    let hash = user.as_ref().map(|user| user.password_hash.clone());
+    let password = password.to_owned();
+    let checked =
+        tokio::task::spawn_blocking(move || password::matches(&password, hash.as_deref()));
+    let matches = checked.await.unwrap_or(false);
+    let found = user.filter(|user| matches && user.disabled_at.is_none());
+    let mut connection = app.pool.acquire().await?;
+    let Some(user) = found else {
+        lockout::failed(&mut connection, &subjects, now).await?;
+        return Ok(Attempt::Refused);
+    };
+    lockout::forget(&mut connection, &subjects).await?;
+    Ok(Attempt::User(user))
+}

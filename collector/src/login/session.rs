@@ -1,0 +1,157 @@
+//! Sessions: a random secret in a cookie, its hash in the table. One ends after 30 minutes without use, and 12 hours
+//! after it began whatever happens.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use axum::extract::Request;
+use http::HeaderMap;
+use http::header::{COOKIE, USER_AGENT};
+use sha2::{Digest, Sha256};
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::http::Peer;
+use crate::store::sessions::{self, Holder, NewSession};
+
+/// Without use.
+pub const IDLE: Duration = Duration::from_mins(30);
+/// In all.
+pub const LIFETIME: Duration = Duration::from_hours(12);
+/// Uses closer together than this are one.
+const USED: Duration = Duration::from_mins(1);
+/// What is kept of a browser's name.
+const USER_AGENT_CHARS: usize = 200;
+/// A page that asks for itself says so: that is no use.
+const UNATTENDED: &str = "infratrack-unattended";
+
+/// Over TLS. A browser takes a cookie of this prefix (RFC 6265bis, section 4.1.3.2) only with `Secure`, without
+/// `Domain`, and for the whole site, so that no neighbouring name can set it.
+const COOKIE_TLS: &str = "__Host-infratrack";
+/// Without, which is on loopback only: not every browser takes `Secure` there.
+const COOKIE_PLAIN: &str = "infratrack";
+
+/// What a session begins with.
+#[derive(Clone, Debug)]
+pub enum Credential {
+    User(Uuid),
+    Token(String),
+}
+
+/// Where a request comes from.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    pub address: IpAddr,
+    user_agent: String,
+}
+
+impl Origin {
+    /// Reads it off a request of the operators' listener.
+    pub fn of(request: &Request) -> Self {
+        let peer = request.extensions().get::<std::sync::Arc<Peer>>();
+        let user_agent = request.headers().get(USER_AGENT);
+        let user_agent = user_agent.and_then(|value| value.to_str().ok());
+        let user_agent = user_agent.unwrap_or_default().chars();
+        Self {
+            address: peer.map_or(IpAddr::from([0, 0, 0, 0]), |peer| {
+                peer.address.ip().to_canonical()
+            }),
+            user_agent: user_agent.take(USER_AGENT_CHARS).collect(),
+        }
+    }
+}
+
+/// Begins a session in place of the one that the browser may have; answers the cookie to set.
+pub async fn begin(
+    app: &App,
+    credential: &Credential,
+    origin: &Origin,
+    headers: &HeaderMap,
+) -> sqlx::Result<String> {
+    let secret = hex::encode(rand::random::<[u8; 32]>());
+    let now = app.clock.now();
+    let (user_id, token_id) = match credential {
+        Credential::User(user_id) => (Some(*user_id), None),
+        Credential::Token(token_id) => (None, Some(token_id.as_str())),
+    };
+    let mut transaction = app.pool.begin().await?;
+    if let Some(before) = secret_of(app, headers) {
+        sessions::delete(&mut transaction, &hash(before)).await?;
+    }
+    let session = NewSession {
+        session_id: Uuid::new_v4(),
+        secret_hash: &hash(&secret),
+        user_id,
+        token_id,
+        now,
+        expires_at: now + LIFETIME,
+        address: origin.address.into(),
+        user_agent: &origin.user_agent,
+    };
+    sessions::insert(&mut transaction, &session).await?;
+    transaction.commit().await?;
+    Ok(cookie(app, &secret, LIFETIME))
+}
+
+/// Ends the browser's session; answers the cookie that takes its own away.
+pub async fn end(app: &App, headers: &HeaderMap) -> sqlx::Result<String> {
+    if let Some(secret) = secret_of(app, headers) {
+        let mut connection = app.pool.acquire().await?;
+        sessions::delete(&mut connection, &hash(secret)).await?;
+    }
+    Ok(cookie(app, "", Duration::ZERO))
+}
+
+/// Whose session the request is of.
+pub async fn find(app: &App, headers: &HeaderMap) -> sqlx::Result<Option<Holder>> {
+    let Some(secret) = secret_of(app, headers) else {
+        return Ok(None);
+    };
+    let now = app.clock.now();
+    let mut connection = app.pool.acquire().await?;
+    let found = sessions::find_valid(&mut connection, &hash(secret), now, now - IDLE).await?;
+    if let Some(holder) = &found
+        && now - holder.used_at >= USED
+        && !headers.contains_key(UNATTENDED)
+    {
+        sessions::touch(&mut connection, holder.session_id, now).await?;
+    }
+    Ok(found)
+}
+
+/// Deletes the sessions that are over.
+pub async fn sweep(connection: &mut PgConnection, now: OffsetDateTime) -> sqlx::Result<()> {
+    sessions::delete_over(connection, now, now - IDLE).await?;
+    Ok(())
+}
+
+fn hash(secret: &str) -> [u8; 32] {
+    Sha256::digest(secret).into()
+}
+
+/// The cookie's name, and the attribute that belongs to it.
+fn cookie_name(app: &App) -> (&'static str, &'static str) {
+    if app.config.operators.is_https() {
+        (COOKIE_TLS, "; Secure")
+    } else {
+        (COOKIE_PLAIN, "")
+    }
+}
+
+fn cookie(app: &App, secret: &str, lifetime: Duration) -> String {
+    let (name, secure) = cookie_name(app);
+    let seconds = lifetime.as_secs();
+    format!("{name}={secret}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}")
+}
+
+/// The session's secret among the cookies.
+fn secret_of<'a>(app: &App, headers: &'a HeaderMap) -> Option<&'a str> {
+    let (name, _) = cookie_name(app);
+    let cookies = headers.get_all(COOKIE).iter();
+    cookies
+        .filter_map(|cookies| cookies.to_str().ok())
+        .flat_map(|cookies| cookies.split(';'))
+        .find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('='))
+}
