@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use infratrack_shared::ids::HostId;
 use ipnet::IpNet;
 
@@ -23,8 +23,26 @@ pub struct Cli {
         default_value = "info,sqlx=warn"
     )]
     pub log: String,
+    /// How each line of the log looks
+    #[arg(
+        long,
+        global = true,
+        env = "INFRATRACK_LOG_FORMAT",
+        value_enum,
+        default_value_t
+    )]
+    pub log_format: LogFormat,
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// For people, or for programs.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    /// A JSON object a line
+    Json,
 }
 
 /// What to do.

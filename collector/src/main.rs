@@ -5,7 +5,7 @@ mod cmd;
 use std::process::ExitCode;
 
 use clap::Parser;
-use infratrack_collector::cli::{Cli, Command, Configuration};
+use infratrack_collector::cli::{Cli, Command, Configuration, LogFormat};
 use infratrack_collector::config::Config;
 use tracing_subscriber::EnvFilter;
 
@@ -22,10 +22,13 @@ async fn main() -> ExitCode {
     let _points = infratrack_collector::failpoint::set_up();
     let cli = Cli::parse();
     let filter = EnvFilter::try_new(&cli.log).unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
-    tracing_subscriber::fmt()
+    let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+        .with_writer(std::io::stderr);
+    match cli.log_format {
+        LogFormat::Text => lines.init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
     let config = match Config::load(cli.config.as_deref()) {
         Ok(config) => config,
         Err(error) => {

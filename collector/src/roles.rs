@@ -160,6 +160,7 @@ pub fn router(app: Arc<App>) -> Router {
     for route in routes() {
         let guard = api::auth::Guard {
             app: Arc::clone(&app),
+            route: route.path,
             access: route.access,
         };
         let guarded = route

@@ -21,6 +21,7 @@ use tower::ServiceExt;
 use crate::agents::service::{Agents, Enrollment};
 use crate::agents::tls::{self, FleetTls};
 use crate::api::problem::Problem;
+use crate::api::requests::Asked;
 use crate::app::App;
 use crate::blob::BlobStore;
 use crate::ca::Ca;
@@ -260,6 +261,14 @@ impl Handler for Operators {
     type Body = OperatorsBody;
 
     async fn handle(&self, peer: Arc<Peer>, request: Request<Incoming>) -> Response<OperatorsBody> {
+        let asked = Asked::of(&request);
+        let response = asked.answer(self.answer(peer, request)).await;
+        response.map(OperatorsBody)
+    }
+}
+
+impl Operators {
+    async fn answer(&self, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
         let rate = MinRate::default();
         let request = request.map(|body| Paced::new(body, rate));
         let too_slow = request.body().too_slow();
@@ -276,12 +285,10 @@ impl Handler for Operators {
             Ok(Err(never)) => match never {},
             Err(_) => Problem::unavailable(format!("no answer within {ANSWER:?}")).into_response(),
         };
-        let response = if too_slow.load(Ordering::Relaxed) {
-            Problem::too_slow(BodyError::TooSlow { rate }).into_response()
-        } else {
-            response
-        };
-        response.map(OperatorsBody)
+        if too_slow.load(Ordering::Relaxed) {
+            return Problem::too_slow(BodyError::TooSlow { rate }).into_response();
+        }
+        response
     }
 }
 

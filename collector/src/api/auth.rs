@@ -12,6 +12,7 @@ use sqlx::PgConnection;
 use subtle::ConstantTimeEq;
 
 use crate::api::problem::Problem;
+use crate::api::requests::Answered;
 use crate::app::App;
 use crate::login::session;
 use crate::roles::{Access, Role};
@@ -21,6 +22,7 @@ use crate::store::api_tokens;
 #[derive(Clone)]
 pub struct Guard {
     pub app: Arc<App>,
+    pub route: &'static str,
     pub access: Access,
 }
 
@@ -32,31 +34,52 @@ pub struct Caller {
 }
 
 /// Lets a request through whose caller may; the handler finds the [`Caller`] in its extensions.
-pub async fn guard(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
-    if let Err(problem) = same_origin(request.method(), request.headers()) {
-        return problem.into_response();
-    }
+pub async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    let mut known = None;
+    let done = guarded(&guard, &mut known, request, next).await;
+    let mut response = done.unwrap_or_else(IntoResponse::into_response);
+    response.extensions_mut().insert(Answered {
+        route: guard.route,
+        caller: known,
+    });
+    response
+}
+
+/// `known` is who is calling, whether they may or not.
+async fn guarded(
+    guard: &Guard,
+    known: &mut Option<Caller>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    same_origin(request.method(), request.headers())?;
     let Access::Role(needed) = guard.access else {
-        return next.run(request).await;
+        return Ok(next.run(request).await);
     };
-    match caller(&guard.app, request.headers()).await {
-        Ok(Some(caller)) if caller.role >= needed => {
-            request.extensions_mut().insert(caller);
-            next.run(request).await
+    *known = caller(&guard.app, request.headers()).await?;
+    match known {
+        Some(caller) if caller.role >= needed => {
+            request.extensions_mut().insert(caller.clone());
+            Ok(next.run(request).await)
         }
-        Ok(Some(caller)) => {
+        Some(caller) => {
             let detail = format!(
-                "this needs the role {needed:?}; {} has {:?}",
-                caller.name, caller.role
+                "this needs the role {}; {} has {}",
+                needed.name(),
+                caller.name,
+                caller.role.name()
             );
-            Problem::new(StatusCode::FORBIDDEN, "forbidden", detail).into_response()
+            Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
         }
-        Ok(None) if request.uri().path().starts_with("/api/") => {
+        None if request.uri().path().starts_with("/api/") => {
             let detail = "send a valid API token as Authorization: Bearer or X-API-TOKEN";
-            Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail).into_response()
+            Err(Problem::new(
+                StatusCode::UNAUTHORIZED,
+                "unauthorized",
+                detail,
+            ))
         }
-        Ok(None) => Redirect::to("/login").into_response(),
-        Err(problem) => problem.into_response(),
+        None => Ok(Redirect::to("/login").into_response()),
     }
 }
 

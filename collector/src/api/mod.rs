@@ -8,3 +8,4 @@ pub mod health;
 pub mod hosts;
 pub mod page;
 pub mod problem;
+pub mod requests;

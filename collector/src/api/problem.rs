@@ -5,7 +5,8 @@ use axum::extract::rejection::{FormRejection, JsonRejection, PathRejection, Quer
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
-use uuid::Uuid;
+
+use crate::api::requests;
 
 /// One refusal or failure.
 #[derive(Clone, Debug, Serialize)]
@@ -17,7 +18,7 @@ pub struct Problem {
     pub status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    pub request_id: Uuid,
+    pub request_id: String,
 }
 
 impl Problem {
@@ -28,7 +29,7 @@ impl Problem {
             title: status.canonical_reason().unwrap_or("Error").to_owned(),
             status: status.as_u16(),
             detail: Some(detail.to_string()),
-            request_id: Uuid::new_v4(),
+            request_id: requests::current_id(),
         }
     }
 

@@ -318,3 +318,41 @@ async fn a_request_from_another_sites_page_is_refused() {
         StatusCode::FORBIDDEN
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_keeps_its_id_in_the_answer_and_in_a_problem() {
+    let collector = Collector::start().await;
+    let ask = async |path: &str, id: Option<&str>| {
+        let mut request = Request::get(path)
+            .header("host", "test")
+            .header("x-api-token", &collector.admin_token);
+        if let Some(id) = id {
+            request = request.header("x-request-id", id);
+        }
+        let response = collector
+            .request(request.body(Full::default()).unwrap())
+            .await;
+        let id = response.headers()["x-request-id"].to_str().unwrap();
+        let problem: serde_json::Value =
+            serde_json::from_slice(response.body()).unwrap_or_default();
+        (
+            id.to_owned(),
+            problem["request_id"].as_str().map(str::to_owned),
+        )
+    };
+    assert_eq!(
+        ask("/health", Some("abc-1")).await,
+        ("abc-1".to_owned(), None)
+    );
+    let missing = "/api/v1/hosts/00000000-0000-0000-0000-000000000000";
+    for path in [missing, "/nothing/here"] {
+        let own = Some("from:elsewhere".to_owned());
+        assert_eq!(
+            ask(path, own.as_deref()).await,
+            ("from:elsewhere".to_owned(), own)
+        );
+        let (made, told) = ask(path, Some("not an id")).await;
+        assert!(uuid::Uuid::parse_str(&made).is_ok(), "{made}");
+        assert_eq!(told, Some(made));
+    }
+}

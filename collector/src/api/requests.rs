@@ -1,0 +1,129 @@
+//! What every request of the operators' listener has: an id, taken from `X-Request-Id` or made, that stands in the
+//! answer, in problems and in the log; and its line in the log.
+
+use axum::response::Response;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::api::auth::Caller;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// A longer one is not taken over.
+const ID_CHARS: usize = 64;
+/// A path in the log is cut here.
+const PATH_CHARS: usize = 512;
+
+tokio::task_local! {
+    static ID: String;
+}
+
+/// Left in an answer by the route that made it.
+#[derive(Clone, Debug)]
+pub struct Answered {
+    pub route: &'static str,
+    pub caller: Option<Caller>,
+}
+
+/// The id of the request that this task answers; outside of any, one of its own.
+pub fn current_id() -> String {
+    ID.try_with(Clone::clone)
+        .unwrap_or_else(|_| Uuid::new_v4().to_string())
+}
+
+/// A request's head, as far as it is logged.
+#[derive(Debug)]
+pub struct Asked {
+    id: String,
+    method: Method,
+    path: String,
+    started: Instant,
+}
+
+impl Asked {
+    /// Reads it off a request. A query may hold what is nobody's business, so it stays out.
+    pub fn of<B>(request: &http::Request<B>) -> Self {
+        Self {
+            id: id(request.headers()),
+            method: request.method().clone(),
+            path: request.uri().path().chars().take(PATH_CHARS).collect(),
+            started: Instant::now(),
+        }
+    }
+
+    /// Has `work` done under the request's id, and logs what came of it.
+    pub async fn answer(self, work: impl Future<Output = Response>) -> Response {
+        let mut response = ID.scope(self.id.clone(), work).await;
+        if let Ok(id) = HeaderValue::from_str(&self.id) {
+            response.headers_mut().insert(REQUEST_ID, id);
+        }
+        self.log(&response);
+        response
+    }
+
+    fn log(&self, response: &Response) {
+        let answered = response.extensions().get::<Answered>();
+        let route = answered.map_or("none", |answered| answered.route);
+        let caller = answered.and_then(|answered| answered.caller.as_ref());
+        let status = response.status().as_u16();
+        let took = self.started.elapsed();
+        let duration_ms = (took.as_secs_f64() * 1e6).round() / 1e3;
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    request_id = self.id,
+                    user = caller.map(|caller| caller.name.as_str()),
+                    role = caller.map(|caller| caller.role.name()),
+                    method = %self.method,
+                    route,
+                    path = self.path,
+                    status,
+                    duration_ms,
+                    "request"
+                )
+            };
+        }
+        // Asked for all the time, by machines and by open pages.
+        if response.status().is_success() && self.method.is_safe() {
+            line!(debug);
+        } else {
+            line!(info);
+        }
+    }
+}
+
+/// The client's id where it is one, else one of our own.
+fn id(headers: &HeaderMap) -> String {
+    let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    let is_id = |id: &&str| {
+        let plain = |char: char| char.is_ascii_alphanumeric() || "-_.:/+=".contains(char);
+        !id.is_empty() && id.len() <= ID_CHARS && id.chars().all(plain)
+    };
+    given
+        .filter(is_id)
+        .map_or_else(|| Uuid::new_v4().to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(given: &str) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            REQUEST_ID,
+            HeaderValue::from_bytes(given.as_bytes()).unwrap(),
+        );
+        id(&headers) == given
+    }
+
+    #[test]
+    fn an_id_is_taken_over_where_it_can_stand_in_a_log() {
+        assert!(taken("0af7651916cd43dd8448eb211c80319c"));
+        assert!(taken(&"x".repeat(ID_CHARS)));
+        let long = "x".repeat(ID_CHARS + 1);
+        for bad in ["", "a b", "a\"b", "ä", &long] {
+            assert!(!taken(bad), "{bad}");
+        }
+    }
+}
