@@ -20,6 +20,7 @@ use crate::condition::Condition;
 use crate::config::Config;
 use crate::jobs::liveness::Silence;
 use crate::login::Turns;
+use crate::metrics::Metrics;
 
 /// One collector's state.
 #[derive(Debug)]
@@ -37,6 +38,7 @@ pub struct App {
     /// Of the sign of life.
     pub alive: Condition,
     pub rates: HostRates,
+    pub metrics: Metrics,
     /// For checking passwords.
     pub password_turns: Turns,
     /// The policy in force; its job replaces it.
@@ -75,6 +77,7 @@ impl App {
             writers,
             alive: Condition::default(),
             rates,
+            metrics: Metrics::default(),
             password_turns: Turns::default(),
             policy,
             silence,

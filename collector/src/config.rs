@@ -76,6 +76,8 @@ pub struct Operators {
     /// Under what browsers reach it, `https://infratrack.example`; empty: as they ask. Needed behind a proxy that has the
     /// certificate.
     pub url: String,
+    /// Up to so many hosts, `GET /metrics` has one of its own for each.
+    pub metrics_hosts: u32,
     /// PEM; with `tls_key_file`, TLS is on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_certificate_file: Option<PathBuf>,
@@ -199,6 +201,7 @@ impl Default for Operators {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             url: String::new(),
+            metrics_hosts: 1000,
             tls_certificate_file: None,
             tls_key_file: None,
             proxy_protocol_from: Vec::new(),

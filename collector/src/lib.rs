@@ -14,6 +14,7 @@ pub mod failpoint;
 pub mod http;
 pub mod jobs;
 pub mod login;
+pub mod metrics;
 pub mod postgres;
 pub mod roles;
 pub mod server;

@@ -89,6 +89,7 @@ pub fn routes() -> Vec<Route> {
     };
     vec![
         open("/health", get(api::health::health)),
+        see("/metrics", get(api::metrics::metrics)),
         open("/login", get(web::login::page)),
         Route {
             method: Method::POST,

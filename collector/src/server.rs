@@ -205,8 +205,11 @@ fn listen(
     ));
     let tls = operators_tls(config)?;
     let operators = listener("operators", tls, &config.operators.proxy_protocol_from, app);
-    let router = Operators(roles::router(Arc::clone(app)));
-    listeners.spawn(serve(sockets.operators, operators, router, drain.clone()));
+    let handler = Operators {
+        app: Arc::clone(app),
+        router: roles::router(Arc::clone(app)),
+    };
+    listeners.spawn(serve(sockets.operators, operators, handler, drain.clone()));
     Ok(listeners)
 }
 
@@ -226,12 +229,14 @@ fn listener(
         connections: app.config.ingest.connections,
         ..Limits::default()
     };
+    let stats = Arc::new(Stats::default());
+    app.metrics.listener(name, Arc::clone(&stats));
     Listener {
         name,
         tls,
         proxy_from: proxy_from.to_vec(),
         limits,
-        stats: Arc::new(Stats::default()),
+        stats,
     }
 }
 
@@ -255,14 +260,18 @@ fn operators_tls(config: &Config) -> anyhow::Result<Option<Arc<rustls::ServerCon
 
 /// The operators' router on the one accept loop.
 #[derive(Clone)]
-struct Operators(axum::Router);
+struct Operators {
+    app: Arc<App>,
+    router: axum::Router,
+}
 
 impl Handler for Operators {
     type Body = OperatorsBody;
 
     async fn handle(&self, peer: Arc<Peer>, request: Request<Incoming>) -> Response<OperatorsBody> {
         let asked = Asked::of(&request);
-        let response = asked.answer(self.answer(peer, request)).await;
+        let answer = self.answer(peer, request);
+        let response = asked.answer(&self.app.metrics, answer).await;
         response.map(OperatorsBody)
     }
 }
@@ -280,7 +289,8 @@ impl Operators {
         } else {
             Duration::MAX
         };
-        let response = match tokio::time::timeout(limit, self.0.clone().oneshot(request)).await {
+        let response = match tokio::time::timeout(limit, self.router.clone().oneshot(request)).await
+        {
             Ok(Ok(response)) => response,
             Ok(Err(never)) => match never {},
             Err(_) => Problem::unavailable(format!("no answer within {ANSWER:?}")).into_response(),

@@ -26,6 +26,13 @@ pub struct Guard {
     pub access: Access,
 }
 
+impl Guard {
+    /// Not for people with a browser.
+    fn is_for_programs(&self) -> bool {
+        self.route.starts_with("/api/") || self.route == "/metrics"
+    }
+}
+
 /// Who is calling.
 #[derive(Clone, Debug)]
 pub struct Caller {
@@ -71,7 +78,7 @@ async fn guarded(
             );
             Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
         }
-        None if request.uri().path().starts_with("/api/") => {
+        None if guard.is_for_programs() => {
             let detail = "send a valid API token as Authorization: Bearer or X-API-TOKEN";
             Err(Problem::new(
                 StatusCode::UNAUTHORIZED,

@@ -6,6 +6,7 @@ pub mod conflicts;
 pub mod enroll_tokens;
 pub mod health;
 pub mod hosts;
+pub mod metrics;
 pub mod page;
 pub mod problem;
 pub mod requests;

@@ -1,12 +1,15 @@
 //! What every request of the operators' listener has: an id, taken from `X-Request-Id` or made, that stands in the
 //! answer, in problems and in the log; and its line in the log.
 
+use std::time::Duration;
+
 use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::api::auth::Caller;
+use crate::metrics::{Metrics, method_name};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A longer one is not taken over.
@@ -51,22 +54,35 @@ impl Asked {
         }
     }
 
-    /// Has `work` done under the request's id, and logs what came of it.
-    pub async fn answer(self, work: impl Future<Output = Response>) -> Response {
+    /// Has `work` done under the request's id; counts and logs what came of it.
+    pub async fn answer(self, metrics: &Metrics, work: impl Future<Output = Response>) -> Response {
         let mut response = ID.scope(self.id.clone(), work).await;
         if let Ok(id) = HeaderValue::from_str(&self.id) {
             response.headers_mut().insert(REQUEST_ID, id);
         }
-        self.log(&response);
+        let answered = response.extensions().get::<Answered>();
+        let route = answered.map_or("none", |answered| answered.route);
+        let took = self.started.elapsed();
+        metrics.request(
+            "operators",
+            method_name(&self.method),
+            route,
+            response.status(),
+            took,
+        );
+        self.log(&response, answered, route, took);
         response
     }
 
-    fn log(&self, response: &Response) {
-        let answered = response.extensions().get::<Answered>();
-        let route = answered.map_or("none", |answered| answered.route);
+    fn log(
+        &self,
+        response: &Response,
+        answered: Option<&Answered>,
+        route: &'static str,
+        took: Duration,
+    ) {
         let caller = answered.and_then(|answered| answered.caller.as_ref());
         let status = response.status().as_u16();
-        let took = self.started.elapsed();
         let duration_ms = (took.as_secs_f64() * 1e6).round() / 1e3;
         macro_rules! line {
             ($level:ident) => {

@@ -7,6 +7,7 @@ pub mod alive;
 pub mod ca;
 pub mod ca_log;
 pub mod commands;
+pub mod fleet_metrics;
 pub mod liveness;
 pub mod partitions;
 pub mod revocations;
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use sqlx::{Postgres, Transaction};
 use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::agents::tls::FleetTls;
 use crate::app::{App, policy_version};
@@ -67,6 +68,12 @@ pub fn start(app: &Arc<App>, fleet: Arc<FleetTls>) -> JoinSet<()> {
         commands::run,
     ));
     jobs.spawn(every(
+        "fleet_metrics",
+        Duration::from_secs(15),
+        Arc::clone(app),
+        fleet_metrics::run,
+    ));
+    jobs.spawn(every(
         "policy",
         Duration::from_secs(5),
         Arc::clone(app),
@@ -99,7 +106,11 @@ where
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        match tokio::time::timeout(TIME_LIMIT, job(Arc::clone(&app))).await {
+        let begun = Instant::now();
+        let ended = tokio::time::timeout(TIME_LIMIT, job(Arc::clone(&app))).await;
+        let is_done = matches!(ended, Ok(Ok(())));
+        app.metrics.job(name, begun.elapsed(), is_done);
+        match ended {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::warn!(job = name, error = format!("{error:#}"), "job failed");

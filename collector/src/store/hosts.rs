@@ -186,6 +186,32 @@ pub async fn list(
     .await
 }
 
+/// How many hosts there are in each status.
+pub async fn count_by_status(
+    connection: &mut PgConnection,
+    cutoffs: Cutoffs,
+) -> sqlx::Result<Vec<(String, i64)>> {
+    let rows = sqlx::query!(
+        r#"select host_status(l.last_seen_at, host_reasons(l, c.not_after, $1, $2, $3)) as "status!", count(*) as "count!"
+           from hosts h
+           join host_liveness l using (host_id)
+           left join (
+               select host_id, max(not_after) as not_after from agent_certs where revoked_at is null group by host_id
+           ) c using (host_id)
+           where h.retired_at is null and h.conflict_of is null
+           group by 1 order by 1"#,
+        cutoffs.now,
+        cutoffs.late_before,
+        cutoffs.offline_before,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.status, row.count))
+        .collect())
+}
+
 /// `%`, `_` and `\` stand for themselves.
 fn escape_like(text: &str) -> String {
     text.replace('\\', "\\\\")

@@ -9,4 +9,5 @@ mod harness;
 mod kill;
 mod listener;
 mod logins;
+mod metrics;
 mod private_postgres;

@@ -1,0 +1,334 @@
+//! What Prometheus scrapes of a collector: requests, jobs, queues, connections, and the state of the fleet.
+//!
+//! Labels have few values each: routes as the router has them, never paths; hosts by name only up to a configured number.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::app::App;
+use crate::http::Stats;
+
+/// As `GET /metrics` sends it.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// From a page out of memory to the time limit of a request, in seconds.
+const REQUEST_SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0, 30.0];
+/// From a look at the clock to the time limit of a job, in seconds.
+const JOB_SECONDS: [f64; 8] = [0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0];
+
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RequestLabels {
+    listener: &'static str,
+    method: &'static str,
+    route: &'static str,
+    status: u16,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RouteLabels {
+    listener: &'static str,
+    method: &'static str,
+    route: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct JobLabels {
+    job: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StatusLabels {
+    status: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct HostLabels {
+    host_id: String,
+    host: String,
+}
+
+/// A host as its gauge shows it.
+#[derive(Clone, Debug)]
+pub struct HostStatus {
+    pub host_id: String,
+    pub name: String,
+    pub is_healthy: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    listeners: Mutex<Vec<(&'static str, Arc<Stats>)>>,
+    requests: Family<RequestLabels, Counter>,
+    request_seconds: Histograms<RouteLabels>,
+    job_seconds: Histograms<JobLabels>,
+    job_failures: Family<JobLabels, Counter>,
+    hosts: Family<StatusLabels, Gauge>,
+    host_status: Family<HostLabels, Gauge>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let metrics = Self {
+            registry: Mutex::default(),
+            listeners: Mutex::default(),
+            requests: Family::default(),
+            request_seconds: Family::new_with_constructor(|| Histogram::new(REQUEST_SECONDS)),
+            job_seconds: Family::new_with_constructor(|| Histogram::new(JOB_SECONDS)),
+            job_failures: Family::default(),
+            hosts: Family::default(),
+            host_status: Family::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&self) {
+        let mut registry = self.registry();
+        registry.register("http_requests", "Requests answered", self.requests.clone());
+        registry.register(
+            "http_request_duration_seconds",
+            "From a request's head to its answer's; of answers that are held, to their beginning",
+            self.request_seconds.clone(),
+        );
+        registry.register(
+            "background_job_duration_seconds",
+            "Runs of what a collector does by itself",
+            self.job_seconds.clone(),
+        );
+        registry.register(
+            "background_job_failures",
+            "Runs that failed or took too long",
+            self.job_failures.clone(),
+        );
+        registry.register("hosts", "Hosts by status", self.hosts.clone());
+        registry.register(
+            "host_status_gauge",
+            "1: healthy, 0: not; only while there are no more hosts than operators.metrics_hosts",
+            self.host_status.clone(),
+        );
+    }
+
+    /// A request was answered; its method by [`method_name`].
+    pub fn request(
+        &self,
+        listener: &'static str,
+        method: &'static str,
+        route: &'static str,
+        status: StatusCode,
+        took: Duration,
+    ) {
+        let status = status.as_u16();
+        let labels = RequestLabels {
+            listener,
+            method,
+            route,
+            status,
+        };
+        self.requests.get_or_create(&labels).inc();
+        let labels = RouteLabels {
+            listener,
+            method,
+            route,
+        };
+        let seconds = self.request_seconds.get_or_create(&labels);
+        seconds.observe(took.as_secs_f64());
+    }
+
+    /// A job ran.
+    pub fn job(&self, job: &'static str, took: Duration, is_done: bool) {
+        let labels = JobLabels { job };
+        let seconds = self.job_seconds.get_or_create(&labels);
+        seconds.observe(took.as_secs_f64());
+        let failures = self.job_failures.get_or_create(&labels);
+        if !is_done {
+            failures.inc();
+        }
+    }
+
+    /// The fleet's state. Of hosts and statuses that are no longer there nothing is left.
+    pub fn fleet(&self, by_status: Vec<(String, i64)>, hosts: Vec<HostStatus>) {
+        self.hosts.clear();
+        for (status, count) in by_status {
+            self.hosts
+                .get_or_create(&StatusLabels { status })
+                .set(count);
+        }
+        self.host_status.clear();
+        for host in hosts {
+            let labels = HostLabels {
+                host_id: host.host_id,
+                host: host.name,
+            };
+            let gauge = self.host_status.get_or_create(&labels);
+            gauge.set(i64::from(host.is_healthy));
+        }
+    }
+
+    /// Adds a listener's counters.
+    pub fn listener(&self, name: &'static str, stats: Arc<Stats>) {
+        let mut listeners = self
+            .listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        listeners.push((name, stats));
+    }
+
+    /// Everything, with the queues and connections of this moment.
+    pub fn encode(&self, app: &App) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry())?;
+        let listeners = self
+            .listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let now = Now::of(app, listeners.clone());
+        drop(listeners);
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(now));
+        let mut more = String::new();
+        encode(&mut more, &registry)?;
+        // Each ends with `# EOF`, which may stand only once.
+        let kept = text.strip_suffix("# EOF\n").unwrap_or(&text).len();
+        text.truncate(kept);
+        text.push_str(&more);
+        Ok(text)
+    }
+
+    fn registry(&self) -> std::sync::MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Anybody may send any word as a method.
+pub fn method_name(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        _ => "other",
+    }
+}
+
+type Count = fn(&Stats) -> &AtomicU64;
+
+/// What is looked at when somebody asks.
+#[derive(Debug)]
+struct Now {
+    pool_connections: f64,
+    pool_idle: f64,
+    queue_ratio: f64,
+    held_answers: f64,
+    is_writing: f64,
+    listeners: Vec<(&'static str, Arc<Stats>)>,
+}
+
+impl Now {
+    fn of(app: &App, listeners: Vec<(&'static str, Arc<Stats>)>) -> Self {
+        let failing = app.alive.failure().or(app.writers.condition().failure());
+        Self {
+            pool_connections: f64::from(app.pool.size()),
+            pool_idle: app.pool.num_idle() as f64,
+            queue_ratio: app.writers.load(),
+            held_answers: app.answers.held_count() as f64,
+            is_writing: f64::from(u8::from(failing.is_none())),
+            listeners,
+        }
+    }
+}
+
+impl Collector for Now {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let gauges = [
+            (
+                "postgres_pool_connections",
+                "Connections to Postgres, the writers' own not counted.",
+                self.pool_connections,
+            ),
+            ("postgres_pool_idle", "Of these, unused.", self.pool_idle),
+            (
+                "postgres_writable",
+                "1: what was written last was stored, 0: not.",
+                self.is_writing,
+            ),
+            (
+                "ingest_queue_ratio",
+                "How full the fullest queue of the writers is, 0 to 1.",
+                self.queue_ratio,
+            ),
+            (
+                "ingest_held_answers",
+                "Agents that can be sent something at once.",
+                self.held_answers,
+            ),
+        ];
+        for (name, help, value) in gauges {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        self.connections(&mut encoder)
+    }
+}
+
+impl Now {
+    fn connections(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let help = "Connections, handshakes included.";
+        let mut metric =
+            encoder.encode_descriptor("connections_open", help, None, MetricType::Gauge)?;
+        for (listener, stats) in &self.listeners {
+            let open = ConstGauge::new(stats.open.load(Ordering::Relaxed) as f64);
+            open.encode(metric.encode_family(&[("listener", *listener)])?)?;
+        }
+        let counters: [(&str, &str, Count); 5] = [
+            ("connections_accepted", "Connections accepted.", |stats| {
+                &stats.accepted
+            }),
+            (
+                "connections_refused_full",
+                "Connections closed because there were too many.",
+                |stats| &stats.refused_full,
+            ),
+            (
+                "connections_refused_pending",
+                "Connections closed because their address had too many handshakes under way.",
+                |stats| &stats.refused_pending,
+            ),
+            (
+                "handshakes_failed",
+                "Handshakes that failed or took too long.",
+                |stats| &stats.failed_handshakes,
+            ),
+            ("accept_errors", "Errors of accept(2).", |stats| {
+                &stats.accept_errors
+            }),
+        ];
+        for (name, help, count) in counters {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (listener, stats) in &self.listeners {
+                let counted = ConstCounter::new(count(stats).load(Ordering::Relaxed));
+                counted.encode(metric.encode_family(&[("listener", *listener)])?)?;
+            }
+        }
+        Ok(())
+    }
+}
