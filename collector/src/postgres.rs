@@ -106,7 +106,7 @@ impl PrivatePostgres {
     /// left behind is stopped first. `settings` are `name=value` of postgresql.conf.
     pub async fn start(data_dir: &Path, settings: &[&str]) -> Result<Self, PostgresError> {
         let place = place::prepare(data_dir).await?;
-        let lock = cluster::lock(data_dir)?;
+        let lock = cluster::lock(data_dir).await?;
         orphans::stop_server(&place).await?;
         let binaries = binaries::find(&place.cluster(), cluster::major(&place)?).await?;
         cluster::make(&binaries, &place).await?;

@@ -6,13 +6,18 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::process::Command;
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::binaries::Binaries;
 use super::place::Place;
 use super::{NAME, PostgresError, orphans, run};
+
+/// How long a process that is about to end, or a child of it on its way to another program, may still hold the lock.
+const HELD: Duration = Duration::from_secs(2);
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PostgresError {
     let path = path.to_owned();
@@ -24,7 +29,7 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Postgre
 }
 
 /// Takes the lock of `data_dir`, which ends with the process. Its text says who holds it.
-pub(super) fn lock(data_dir: &Path) -> Result<File, PostgresError> {
+pub(super) async fn lock(data_dir: &Path) -> Result<File, PostgresError> {
     let path = data_dir.join("postgres.lock");
     // Not truncated: it may be another's.
     let mut file = OpenOptions::new()
@@ -34,18 +39,24 @@ pub(super) fn lock(data_dir: &Path) -> Result<File, PostgresError> {
         .truncate(false)
         .open(&path)
         .map_err(failed("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            file.read_to_string(&mut pid)
-                .map_err(failed("read", &path))?;
-            return Err(PostgresError::Held {
-                data_dir: data_dir.to_owned(),
-                pid: pid.trim().parse().ok(),
-            });
+    let deadline = Instant::now() + HELD;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                sleep(Duration::from_millis(20)).await;
+            }
+            Err(TryLockError::WouldBlock) => {
+                let mut pid = String::new();
+                file.read_to_string(&mut pid)
+                    .map_err(failed("read", &path))?;
+                return Err(PostgresError::Held {
+                    data_dir: data_dir.to_owned(),
+                    pid: pid.trim().parse().ok(),
+                });
+            }
+            Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
         }
-        Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
     }
     file.set_len(0)
         .and_then(|()| writeln!(file, "{}", std::process::id()))
