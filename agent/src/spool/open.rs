@@ -93,11 +93,19 @@ async fn open_own(
         None => quarantine(config, place, verdict, now).await?,
     };
     files::end_opening(root).map_err(io_error("remove its marker"))?;
+    hold_reserve(root);
     Ok(opened)
 }
 
 pub(super) fn io_error(doing: &'static str) -> impl FnOnce(io::Error) -> SpoolError {
     move |source| BackendError::io(doing, source).into()
+}
+
+/// Now, and not in the middle of the first append.
+fn hold_reserve(root: &Path) {
+    if let Err(error) = files::hold_reserve(root) {
+        tracing::warn!(%error, "spool: no reserve on the disk");
+    }
 }
 
 async fn lock(root: &Path) -> Result<Arc<File>, SpoolError> {
@@ -132,6 +140,7 @@ fn fresh(
     disk.apply(Vec::new(), Some(&ledger))?;
     disk.sync()?;
     disk.store_ledger(&ledger)?;
+    hold_reserve(&config.dir);
     let report = OpenReport {
         fresh: true,
         ..OpenReport::default()

@@ -124,13 +124,9 @@ impl Queue {
         let Change {
             mut ledger,
             puts,
-            mut deletes,
+            deletes,
             until,
         } = change;
-        if !deletes.is_empty() && !self.backend.has_reserve() {
-            // To delete takes room too. The next rotation leaves them behind.
-            deletes.clear();
-        }
         if !puts.is_empty() || !deletes.is_empty() || until == Until::Synced {
             self.wake()?;
         }
@@ -160,7 +156,7 @@ impl Queue {
         reach("spool::stored");
         self.ledger = ledger;
         // In parts, for their memory: see `rebuild`. The copy of the ledger goes with the last.
-        let mut deletes = deletes.into_iter().peekable();
+        let mut deletes = self.affordable(deletes).into_iter().peekable();
         while deletes.peek().is_some() {
             let part = deletes.by_ref().take(DELETED_AT_ONCE).collect();
             let copy = deletes.peek().is_none().then_some(&self.ledger);

@@ -10,7 +10,7 @@
 
 use infratrack_shared::wire::batch::{Class, LostReason};
 
-use super::backend::{BackendError, Key};
+use super::backend::{BackendError, Key, Write};
 use super::lane::Lane;
 use super::queue::{CLASSES, Change, Queue, Until};
 
@@ -67,6 +67,15 @@ impl Queue {
             self.rotated();
         }
         Ok(self.backend.size_bytes() < self.quota.file_max / 10 * 7)
+    }
+
+    /// To delete takes room too: without a reserve what is done with stays, until a rotation leaves it behind.
+    pub(super) fn affordable(&mut self, deletes: Vec<Write>) -> Vec<Write> {
+        if deletes.is_empty() || self.backend.has_reserve() {
+            deletes
+        } else {
+            Vec::new()
+        }
     }
 
     fn rotated(&mut self) {
