@@ -76,6 +76,8 @@ pub struct Operators {
     /// Under what browsers reach it, `https://infratrack.example`; empty: as they ask. Needed behind a proxy that has the
     /// certificate.
     pub url: String,
+    /// Proxies whose `X-Forwarded-For` is believed, as networks; without it all who come through one share an address.
+    pub forwarded_from: Vec<IpNet>,
     /// Up to so many hosts, `GET /metrics` has one of its own for each.
     pub metrics_hosts: u32,
     /// PEM; with `tls_key_file`, TLS is on.
@@ -201,6 +203,7 @@ impl Default for Operators {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             url: String::new(),
+            forwarded_from: Vec::new(),
             metrics_hosts: 1000,
             tls_certificate_file: None,
             tls_key_file: None,

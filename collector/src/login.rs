@@ -57,7 +57,11 @@ pub async fn attempt(
     if let Some(wait) = lockout::wait(&mut connection, &subjects, now).await? {
         return Ok(Attempt::Later(wait));
     }
-    let user = users::find(&mut connection, &name).await?;
+    // What is no name is nobody's.
+    let user = match user::name(&name) {
+        Ok(name) => users::find(&mut connection, &name).await?,
+        Err(_) => None,
+    };
     // The check takes its time, and connections are few.
     drop(connection);
     let Ok(Ok(_turn)) = timeout(TURN, app.password_turns.0.acquire()).await else {

@@ -2,11 +2,13 @@
 //! after it began whatever happens.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::Request;
 use http::HeaderMap;
 use http::header::{COOKIE, USER_AGENT};
+use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -24,6 +26,7 @@ pub const LIFETIME: Duration = Duration::from_hours(12);
 const USED: Duration = Duration::from_mins(1);
 /// What is kept of a browser's name.
 const USER_AGENT_CHARS: usize = 200;
+const FORWARDED_FOR: &str = "x-forwarded-for";
 /// A page that asks for itself says so: that is no use.
 const UNATTENDED: &str = "infratrack-unattended";
 
@@ -49,18 +52,42 @@ pub struct Origin {
 
 impl Origin {
     /// Reads it off a request of the operators' listener.
-    pub fn of(request: &Request) -> Self {
-        let peer = request.extensions().get::<std::sync::Arc<Peer>>();
+    pub fn of(app: &App, request: &Request) -> Self {
+        let peer = request.extensions().get::<Arc<Peer>>();
+        let peer = peer.map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.address.ip());
+        let proxies = &app.config.operators.forwarded_from;
         let user_agent = request.headers().get(USER_AGENT);
         let user_agent = user_agent.and_then(|value| value.to_str().ok());
         let user_agent = user_agent.unwrap_or_default().chars();
         Self {
-            address: peer.map_or(IpAddr::from([0, 0, 0, 0]), |peer| {
-                peer.address.ip().to_canonical()
-            }),
+            address: client(peer.to_canonical(), proxies, request.headers()),
             user_agent: user_agent.take(USER_AGENT_CHARS).collect(),
         }
     }
+}
+
+/// Whom the proxies forwarded for: each adds whom it got the request from, so the last that is no proxy is the client.
+fn client(peer: IpAddr, proxies: &[IpNet], headers: &HeaderMap) -> IpAddr {
+    let is_proxy = |address: &IpAddr| proxies.iter().any(|proxy| proxy.contains(address));
+    let lines = headers.get_all(FORWARDED_FOR).iter();
+    let named: Vec<_> = lines
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .map(|address| {
+            address
+                .trim()
+                .parse()
+                .map(|address: IpAddr| address.to_canonical())
+        })
+        .collect();
+    let mut client = peer;
+    for address in named.into_iter().rev() {
+        match address {
+            Ok(address) if is_proxy(&client) => client = address,
+            _ => break,
+        }
+    }
+    client
 }
 
 /// Begins a session in place of the one that the browser may have; answers the cookie to set.
@@ -154,4 +181,47 @@ fn secret_of<'a>(app: &App, headers: &'a HeaderMap) -> Option<&'a str> {
         .filter_map(|cookies| cookies.to_str().ok())
         .flat_map(|cookies| cookies.split(';'))
         .find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('='))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn forwarded(peer: &str, lines: &[&'static str]) -> String {
+        let proxies = [
+            "127.0.0.0/8".parse().unwrap(),
+            "10.0.0.0/24".parse().unwrap(),
+        ];
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(FORWARDED_FOR, HeaderValue::from_static(line));
+        }
+        client(peer.parse().unwrap(), &proxies, &headers).to_string()
+    }
+
+    #[test]
+    fn only_proxies_are_believed_whom_they_forward_for() {
+        assert_eq!(forwarded("192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
+        assert_eq!(forwarded("127.0.0.1", &[]), "127.0.0.1");
+        assert_eq!(forwarded("127.0.0.1", &["198.51.100.7"]), "198.51.100.7");
+        // What the client said itself stands before what the proxy added.
+        assert_eq!(
+            forwarded("127.0.0.1", &["203.0.113.9, 198.51.100.7"]),
+            "198.51.100.7"
+        );
+        assert_eq!(
+            forwarded("127.0.0.1", &["203.0.113.9", "198.51.100.7, 10.0.0.3"]),
+            "198.51.100.7"
+        );
+        assert_eq!(
+            forwarded("127.0.0.1", &["203.0.113.9, nonsense"]),
+            "127.0.0.1"
+        );
+        assert_eq!(
+            forwarded("127.0.0.1", &["::ffff:198.51.100.7"]),
+            "198.51.100.7"
+        );
+    }
 }

@@ -48,7 +48,7 @@ pub async fn page() -> Response {
 
 /// `POST /login`.
 pub async fn submit(State(app): State<Arc<App>>, request: Request) -> Response {
-    let (origin, headers) = (Origin::of(&request), request.headers().clone());
+    let (origin, headers) = (Origin::of(&app, &request), request.headers().clone());
     let form: Result<Form<Login>, FormRejection> = Form::from_request(request, &()).await;
     let login = match form {
         Ok(Form(login)) => login,

@@ -98,6 +98,8 @@ async fn a_wrong_password_and_an_unknown_name_get_the_same_answer() {
     let text = |response: &Response<Bytes>| String::from_utf8(response.body().to_vec()).unwrap();
     assert_eq!(text(&wrong).replace("\"ada\"", "\"bob\""), text(&unknown));
     assert!(!wrong.headers().contains_key(SET_COOKIE));
+    let no_name = log_in(&collector, "", "a%00b%2Fc", PASSWORD).await;
+    assert_eq!(no_name.status(), StatusCode::UNAUTHORIZED);
     let mut connection = collector.pool.acquire().await.unwrap();
     let now = Some(collector.clock.now());
     users::update_disabled(&mut connection, "ada", now)
