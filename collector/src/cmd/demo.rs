@@ -282,6 +282,8 @@ async fn supervise(program: PathBuf, config: PathBuf, mut asked: oneshot::Receiv
             .arg("--config")
             .arg(&config)
             .arg("run")
+            // As its unit has it.
+            .env("MALLOC_ARENA_MAX", "1")
             .stdin(Stdio::null())
             .process_group(0)
             .kill_on_drop(true)

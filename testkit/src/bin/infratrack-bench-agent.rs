@@ -205,6 +205,7 @@ fn live(dir: &Path, heartbeats: u64) -> anyhow::Result<Lived> {
         .arg(dir)
         .arg("--heartbeats")
         .arg(heartbeats.to_string())
+        .env("MALLOC_ARENA_MAX", "1")
         .stderr(Stdio::inherit())
         .output()
         .with_context(|| format!("cannot run {}", program.display()))?;
