@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
@@ -194,7 +194,7 @@ impl Metrics {
     /// Everything, with the queues and connections of this moment.
     pub fn encode(&self, app: &App) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
-        encode(&mut text, &self.registry())?;
+        encode_registry(&mut text, &self.registry())?;
         let listeners = self
             .listeners
             .lock()
@@ -203,12 +203,8 @@ impl Metrics {
         drop(listeners);
         let mut registry = Registry::default();
         registry.register_collector(Box::new(now));
-        let mut more = String::new();
-        encode(&mut more, &registry)?;
-        // Each ends with `# EOF`, which may stand only once.
-        let kept = text.strip_suffix("# EOF\n").unwrap_or(&text).len();
-        text.truncate(kept);
-        text.push_str(&more);
+        encode_registry(&mut text, &registry)?;
+        encode_eof(&mut text)?;
         Ok(text)
     }
 

@@ -25,7 +25,12 @@ pub(crate) async fn run(
         let host = identity.current()?.host;
         bail!("this host is enrolled as {host}; pass --force to enroll it anew");
     }
-    let token: EnrollToken = read_token(token)?.parse()?;
+    let token: EnrollToken = read_token(token)
+        .with_context(|| match &arguments.token_file {
+            Some(path) => format!("cannot read the token from {}", path.display()),
+            None => "cannot read the token from standard input".to_owned(),
+        })?
+        .parse()?;
     let root = Root::default();
     let host = Host {
         hostname: collect::hostname(&root).context("cannot read the host's name")?,
@@ -52,15 +57,12 @@ pub(crate) fn open_token(command: &Command) -> anyhow::Result<Option<File>> {
 }
 
 /// From the file, or else from standard input.
-fn read_token(file: Option<File>) -> anyhow::Result<String> {
+fn read_token(file: Option<File>) -> std::io::Result<String> {
     let source: Box<dyn Read> = match file {
         Some(file) => Box::new(file),
         None => Box::new(std::io::stdin()),
     };
     let mut token = String::new();
-    source
-        .take(TOKEN_BYTES)
-        .read_to_string(&mut token)
-        .context("cannot read the token")?;
+    source.take(TOKEN_BYTES).read_to_string(&mut token)?;
     Ok(token)
 }

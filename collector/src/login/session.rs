@@ -43,14 +43,14 @@ pub enum Credential {
     Token(String),
 }
 
-/// Where a request comes from.
+/// Who a request comes from.
 #[derive(Clone, Debug)]
-pub struct Origin {
+pub struct Client {
     pub address: IpAddr,
     user_agent: String,
 }
 
-impl Origin {
+impl Client {
     /// Reads it off a request of the operators' listener.
     pub fn of(app: &App, request: &Request) -> Self {
         let peer = request.extensions().get::<Arc<Peer>>();
@@ -60,14 +60,14 @@ impl Origin {
         let user_agent = user_agent.and_then(|value| value.to_str().ok());
         let user_agent = user_agent.unwrap_or_default().chars();
         Self {
-            address: client(peer.to_canonical(), proxies, request.headers()),
+            address: forwarded_for(peer.to_canonical(), proxies, request.headers()),
             user_agent: user_agent.take(USER_AGENT_CHARS).collect(),
         }
     }
 }
 
 /// Whom the proxies forwarded for: each adds whom it got the request from, so the last that is no proxy is the client.
-fn client(peer: IpAddr, proxies: &[IpNet], headers: &HeaderMap) -> IpAddr {
+fn forwarded_for(peer: IpAddr, proxies: &[IpNet], headers: &HeaderMap) -> IpAddr {
     let is_proxy = |address: &IpAddr| proxies.iter().any(|proxy| proxy.contains(address));
     let lines = headers.get_all(FORWARDED_FOR).iter();
     let named: Vec<_> = lines
@@ -94,7 +94,7 @@ fn client(peer: IpAddr, proxies: &[IpNet], headers: &HeaderMap) -> IpAddr {
 pub async fn begin(
     app: &App,
     credential: &Credential,
-    origin: &Origin,
+    client: &Client,
     headers: &HeaderMap,
 ) -> sqlx::Result<String> {
     let secret = hex::encode(rand::random::<[u8; 32]>());
@@ -114,8 +114,8 @@ pub async fn begin(
         token_id,
         now,
         expires_at: now + LIFETIME,
-        address: origin.address.into(),
-        user_agent: &origin.user_agent,
+        address: client.address.into(),
+        user_agent: &client.user_agent,
     };
     sessions::insert(&mut transaction, &session).await?;
     transaction.commit().await?;
@@ -198,7 +198,7 @@ mod tests {
         for line in lines {
             headers.append(FORWARDED_FOR, HeaderValue::from_static(line));
         }
-        client(peer.parse().unwrap(), &proxies, &headers).to_string()
+        forwarded_for(peer.parse().unwrap(), &proxies, &headers).to_string()
     }
 
     #[test]

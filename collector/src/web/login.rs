@@ -14,7 +14,7 @@ use serde::Deserialize;
 use crate::api::auth;
 use crate::api::problem::Problem;
 use crate::app::App;
-use crate::login::session::{self, Credential, Origin};
+use crate::login::session::{self, Client, Credential};
 use crate::login::{Attempt, attempt};
 use crate::web;
 
@@ -48,16 +48,16 @@ pub async fn page() -> Response {
 
 /// `POST /login`.
 pub async fn submit(State(app): State<Arc<App>>, request: Request) -> Response {
-    let (origin, headers) = (Origin::of(&app, &request), request.headers().clone());
+    let (client, headers) = (Client::of(&app, &request), request.headers().clone());
     let form: Result<Form<Login>, FormRejection> = Form::from_request(request, &()).await;
     let login = match form {
         Ok(Form(login)) => login,
         Err(rejection) => return Problem::from(rejection).into_response(),
     };
     let done = if login.token.is_empty() {
-        by_name(&app, login, &origin, &headers).await
+        by_name(&app, login, &client, &headers).await
     } else {
-        by_token(&app, &login.token, &origin, &headers).await
+        by_token(&app, &login.token, &client, &headers).await
     };
     done.unwrap_or_else(IntoResponse::into_response)
 }
@@ -65,7 +65,7 @@ pub async fn submit(State(app): State<Arc<App>>, request: Request) -> Response {
 async fn by_name(
     app: &App,
     login: Login,
-    origin: &Origin,
+    client: &Client,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
     let again = |status, complaint: String| {
@@ -76,8 +76,8 @@ async fn by_name(
         });
         (status, page).into_response()
     };
-    match attempt(app, &login.name, &login.password, origin.address).await? {
-        Attempt::User(user) => begin(app, &Credential::User(user.user_id), origin, headers).await,
+    match attempt(app, &login.name, &login.password, client.address).await? {
+        Attempt::User(user) => begin(app, &Credential::User(user.user_id), client, headers).await,
         Attempt::Refused => {
             let complaint = "That name and password do not go together.".to_owned();
             Ok(again(StatusCode::UNAUTHORIZED, complaint))
@@ -96,7 +96,7 @@ async fn by_name(
 async fn by_token(
     app: &App,
     token: &str,
-    origin: &Origin,
+    client: &Client,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
     if auth::find(app, token).await?.is_some()
@@ -105,7 +105,7 @@ async fn by_token(
         return begin(
             app,
             &Credential::Token(token_id.to_owned()),
-            origin,
+            client,
             headers,
         )
         .await;
@@ -122,10 +122,10 @@ async fn by_token(
 async fn begin(
     app: &App,
     credential: &Credential,
-    origin: &Origin,
+    client: &Client,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
-    let cookie = session::begin(app, credential, origin, headers).await?;
+    let cookie = session::begin(app, credential, client, headers).await?;
     Ok(([(SET_COOKIE, cookie)], Redirect::to("/hosts")).into_response())
 }
 
