@@ -279,8 +279,8 @@ impl Handler for Operators {
 impl Operators {
     async fn answer(&self, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
         let rate = MinRate::default();
-        let request = request.map(|body| Paced::new(body, rate));
-        let too_slow = request.body().too_slow();
+        let mut request = request.map(|body| Paced::new(body, rate));
+        let too_slow = request.body_mut().too_slow();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(peer);
         // A body may take longer, and has a limit of its own.

@@ -52,7 +52,7 @@ pub struct Paced<B> {
     bytes: u64,
     /// There once something had to be waited for.
     deadline: Option<Pin<Box<Sleep>>>,
-    too_slow: Arc<AtomicBool>,
+    too_slow: Option<Arc<AtomicBool>>,
 }
 
 impl<B> Paced<B> {
@@ -63,13 +63,13 @@ impl<B> Paced<B> {
             started: Instant::now(),
             bytes: 0,
             deadline: None,
-            too_slow: Arc::default(),
+            too_slow: None,
         }
     }
 
     /// Whether it was too slow, for who answers and does not read it.
-    pub fn too_slow(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.too_slow)
+    pub fn too_slow(&mut self) -> Arc<AtomicBool> {
+        Arc::clone(self.too_slow.get_or_insert_default())
     }
 
     /// The instant by which the next byte must be here for the average to hold.
@@ -104,7 +104,9 @@ where
             deadline.as_mut().reset(until);
         }
         ready!(deadline.as_mut().poll(context));
-        self.too_slow.store(true, Ordering::Relaxed);
+        if let Some(too_slow) = &self.too_slow {
+            too_slow.store(true, Ordering::Relaxed);
+        }
         Poll::Ready(Some(Err(BodyError::TooSlow { rate: self.rate })))
     }
 
@@ -124,7 +126,8 @@ where
 {
     let mut body = Paced::new(body, rate);
     if body.size_hint().lower() > limit as u64 {
-        discard(body).await;
+        // Boxed: a future is as large as its largest part, and this one is rare.
+        Box::pin(discard(body)).await;
         return Err(BodyError::TooLarge { limit });
     }
     let mut read = BytesMut::new();
@@ -133,7 +136,7 @@ where
             continue;
         };
         if read.len() + data.len() > limit {
-            discard(body).await;
+            Box::pin(discard(body)).await;
             return Err(BodyError::TooLarge { limit });
         }
         if read.is_empty() && body.is_end_stream() {
