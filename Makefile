@@ -6,20 +6,21 @@ SHELL := /bin/bash
 CARGO ?= cargo
 TOOLS := packaging/tools
 
-.PHONY: help demo test lint fmt bench bench-ingest bench-agent soak agent packages repository e2e e2e-full sqlx
+.PHONY: help demo test lint fmt bench bench-ingest bench-api bench-agent soak agent packages repository e2e e2e-full sqlx
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-demo: deps-postgres ## Collector with its private Postgres and an agent, on this machine
+demo: deps-postgres ## Collector with its private Postgres and an agent, on this machine; SAMPLE=1: and a made-up fleet
 	$(CARGO) build --release --locked --bin infratrack-collector --bin infratrack-agent
-	target/release/infratrack-collector demo --data-dir .demo $(DEMO_ARGS)
+	target/release/infratrack-collector demo --data-dir .demo $(if $(filter 1,$(SAMPLE)),--sample) $(DEMO_ARGS)
 
-test: deps-postgres deps-disk ## All tests, with a real Postgres
+test: deps-postgres deps-disk deps-oidc deps-browser deps-aws deps-schemathesis deps-scripts ## All tests, with a real Postgres
 	$(CARGO) build --workspace --bins --locked --quiet
 	$(CARGO) test --workspace --locked --quiet
 
 lint: deps-lint ## Formatting, lints, licences, SQL cache
+	! git grep -nE '^(<{7}|>{7}) '
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --features infratrack-testkit/e2e --locked -- -D warnings
 	$(CARGO) deny --locked check bans licenses sources
@@ -31,11 +32,15 @@ lint: deps-lint ## Formatting, lints, licences, SQL cache
 fmt: ## Format everything
 	$(CARGO) fmt --all
 
-bench: bench-ingest bench-agent ## Measure a release build: docs/benchmarks.md
+bench: bench-ingest bench-api bench-agent ## Measure a release build: docs/benchmarks.md
 
 bench-ingest: deps-postgres ## Measure the collector, beside what this machine can do
 	$(CARGO) build --release --locked --bin infratrack-collector --bin infratrack-bench
 	target/release/infratrack-bench ingest --document docs/benchmarks.md $(BENCH_ARGS)
+
+bench-api: deps-postgres ## Measure the API over 10,000 and 50,000 hosts with their past
+	$(CARGO) build --release --locked --bin infratrack-bench
+	target/release/infratrack-bench api --document docs/benchmarks.md $(BENCH_ARGS)
 
 bench-agent: deps-postgres deps-peers agent ## Measure the agent on its host, beside node_exporter, zabbix_agentd, facter and ansible
 	$(CARGO) build --release --locked --bin infratrack-collector --bin infratrack-spool-workload --bin infratrack-bench-agent

@@ -1,8 +1,9 @@
 //! The shared state of one collector process: what every listener and job works with.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use infratrack_shared::ids::CollectorId;
+use infratrack_shared::ids::{CollectorId, HostId};
 use infratrack_shared::wire::answer::{Intervals, Policy};
 use sqlx::PgPool;
 use time::OffsetDateTime;
@@ -10,7 +11,6 @@ use tokio::sync::watch;
 
 use crate::agents::certificates::Certificates;
 use crate::agents::commands::Answers;
-use crate::agents::rate::HostRates;
 use crate::agents::writer::Writers;
 use crate::blob::BlobStore;
 use crate::ca::Ca;
@@ -19,8 +19,12 @@ use crate::clock::Clock;
 use crate::condition::Condition;
 use crate::config::Config;
 use crate::jobs::liveness::Silence;
-use crate::login::Turns;
+use crate::login::fixed_token::FixedTokens;
+use crate::login::oidc::provider::Provider;
+use crate::login::proxy::TrustedProxy;
+use crate::login::{Trust, Turns};
 use crate::metrics::Metrics;
+use crate::rate::Rates;
 
 /// One collector's state.
 #[derive(Debug)]
@@ -37,8 +41,20 @@ pub struct App {
     pub writers: Writers,
     /// Of the sign of life.
     pub alive: Condition,
-    pub rates: HostRates,
+    /// Of new connections to Postgres.
+    pub connects: Condition,
+    /// It was told to stop.
+    pub draining: AtomicBool,
+    pub rates: Rates<HostId>,
+    /// Of operators' credentials.
+    pub operator_rates: Rates<String>,
     pub metrics: Metrics,
+    /// Tokens that stand in files.
+    pub fixed_tokens: FixedTokens,
+    /// Whose word for a user is taken.
+    pub proxy: TrustedProxy,
+    /// Who else logs people in.
+    pub oidc: Option<Arc<Provider>>,
     /// For checking passwords.
     pub password_turns: Turns,
     /// The policy in force; its job replaces it.
@@ -55,12 +71,15 @@ impl App {
         pool: PgPool,
         ca: LiveCa,
         blob: BlobStore,
+        trust: Trust,
     ) -> Arc<Self> {
         let answers = Arc::new(Answers::default());
         let certificates = Certificates::new(pool.clone(), clock.clone(), Arc::clone(&answers));
         let writers = Writers::start(&pool, &clock, &config.ingest, &config.retention);
         let ingest = &config.ingest;
-        let rates = HostRates::new(ingest.host_batches_per_second, ingest.host_batches_burst);
+        let rates = Rates::new(ingest.host_batches_per_second, ingest.host_batches_burst);
+        let operators = &config.operators;
+        let operator_rates = Rates::new(operators.requests_per_second, operators.requests_burst);
         let policy = watch::Sender::new(default_policy(&config, &ca.load()));
         let silence = Silence::new(&config.liveness);
         let (id, started_at) = (CollectorId::at(clock.unix_millis()), clock.now());
@@ -76,8 +95,14 @@ impl App {
             certificates,
             writers,
             alive: Condition::default(),
+            connects: Condition::default(),
+            draining: AtomicBool::default(),
             rates,
+            operator_rates,
             metrics: Metrics::default(),
+            fixed_tokens: trust.fixed_tokens,
+            proxy: trust.proxy,
+            oidc: trust.oidc,
             password_turns: Turns::default(),
             policy,
             silence,

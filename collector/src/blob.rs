@@ -1,10 +1,13 @@
 //! Objects that are too big for rows, or that must outlive the database: written once, never changed.
 //!
 //! An object is there whole or not at all, and once `put` has answered it survives power loss. A key names
-//! one content for ever: a second `put` of it changes nothing. [`dir`] is the store of a collector without
-//! S3; what calls this does not know which one it has.
+//! one content for ever: a second `put` of it changes nothing. [`s3`] is the store of collectors that share one
+//! database, [`dir`] that of one alone; what calls this does not know which one it has.
 
 pub mod dir;
+pub mod s3;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 use std::io;
@@ -15,8 +18,10 @@ use futures_util::TryStreamExt;
 use futures_util::stream::{self, BoxStream};
 use thiserror::Error;
 
+use crate::aws::s3::S3Error;
 use crate::config::Config;
 use dir::DirStore;
+use s3::S3Store;
 
 /// The longest key, in bytes: S3 takes 1024, of which a bucket may want a prefix.
 const KEY_BYTES: usize = 768;
@@ -34,6 +39,8 @@ pub enum BlobError {
         path: PathBuf,
         source: io::Error,
     },
+    #[error(transparent)]
+    S3(#[from] S3Error),
     #[error("the body of {key} broke off")]
     Body { key: Key, source: io::Error },
     #[error("the body of {key} has not the {announced} bytes that were announced")]
@@ -114,18 +121,27 @@ pub struct Entry {
 #[derive(Debug)]
 pub enum BlobStore {
     Dir(DirStore),
+    S3(S3Store),
 }
 
 impl BlobStore {
-    /// The store that is configured: so far, the one below the data directory.
-    pub fn open(config: &Config) -> Result<Self, BlobError> {
-        DirStore::open(&config.data_dir.join("blobs")).map(Self::Dir)
+    /// The store that is configured: a bucket of S3, or the directory below the data directory. A bucket is not asked
+    /// for anything yet: one that is away stops no collector.
+    pub async fn open(config: &Config) -> Result<Self, BlobError> {
+        if config.s3.bucket.is_empty() {
+            return DirStore::open(&config.data_dir.join("blobs")).map(Self::Dir);
+        }
+        let client = crate::aws::s3::client(&config.s3).await?;
+        let (bucket, prefix) = (config.s3.bucket.clone(), config.s3.prefix.clone());
+        Ok(Self::S3(S3Store::new(client, bucket, &prefix)))
     }
 
-    /// Stores an object of exactly `size_bytes` where there is none of this name.
+    /// Stores an object of exactly `size_bytes` where there is none of this name. With S3, `Existed` is said too where the
+    /// answer to a first try was lost: who needs to know whose object it is reads it.
     pub async fn put(&self, key: &Key, size_bytes: u64, body: Body) -> Result<Put, BlobError> {
         match self {
             Self::Dir(dir) => dir.put(key, size_bytes, body).await,
+            Self::S3(s3) => s3.put(key, size_bytes, body).await,
         }
     }
 
@@ -140,6 +156,7 @@ impl BlobStore {
     pub async fn find(&self, key: &Key) -> Result<Option<Blob>, BlobError> {
         match self {
             Self::Dir(dir) => dir.find(key).await,
+            Self::S3(s3) => s3.find(key).await,
         }
     }
 
@@ -176,45 +193,15 @@ impl BlobStore {
     ) -> Result<Vec<Entry>, BlobError> {
         match self {
             Self::Dir(dir) => dir.list(prefix, after, limit).await,
+            Self::S3(s3) => s3.list(prefix, after, limit).await,
         }
     }
 
-    /// Removes an object; `false` where there was none.
-    pub async fn delete(&self, key: &Key) -> Result<bool, BlobError> {
+    /// Removes an object, where there is one.
+    pub async fn delete(&self, key: &Key) -> Result<(), BlobError> {
         match self {
             Self::Dir(dir) => dir.delete(key).await,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_cannot_leave_its_store_or_hide_in_it() {
-        for bad in [
-            "",
-            "/",
-            "a//b",
-            "/a",
-            "a/",
-            "..",
-            "a/../b",
-            "./a",
-            "a/.tmp",
-            "a\\b",
-            "a b",
-            "a\0b",
-            "ä",
-            "a/%2e%2e/b",
-        ] {
-            assert!(Key::new(bad).is_err(), "{bad:?}");
-        }
-        assert!(Key::new("a/".repeat(400) + "a").is_err());
-        assert!(Key::new("a".repeat(201)).is_err());
-        for good in ["a", "a/b-c_d.e/0F", "a..b"] {
-            assert_eq!(Key::new(good).expect("a key").as_str(), good);
+            Self::S3(s3) => s3.delete(key).await,
         }
     }
 }

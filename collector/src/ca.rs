@@ -1,15 +1,17 @@
 //! The certificate authority: root, online issuing CA, and the leaves it gives out (RFC 5280).
 //!
-//! ECDSA P-256 throughout. Keys are files of mode 0600 below `<data_dir>/ca`; several collectors share
-//! them by sharing the files. From a CSR only the public key is taken. While the CA is being rotated there are
+//! ECDSA P-256 throughout. Keys are files of mode 0600 below `<data_dir>/ca`, or a secret that is configured; several
+//! collectors share them by sharing either. From a CSR only the public key is taken. While the CA is being rotated there are
 //! two generations of it ([`rotation`]): both are accepted, and the later one signs from its time on.
 
 pub mod authority;
 pub mod dependents;
 pub mod live;
+pub mod place;
 pub mod rotation;
 pub mod signature;
 
+use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -29,6 +31,8 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 use time::{Duration, OffsetDateTime};
 use x509_parser::extensions::ParsedExtension;
+
+pub use place::Place;
 
 use authority::{Authority, Names};
 use rotation::Rotation;
@@ -56,6 +60,8 @@ pub enum CaError {
     CsrKey,
     #[error("a certificate could not be signed")]
     Sign(#[source] rcgen::Error),
+    #[error("ca.key_file has no {0}")]
+    NotGiven(String),
     #[error("the CA is being rotated; retire the old generation first")]
     Rotating,
     #[error("there is no generation to retire: none is followed by one that signs")]
@@ -109,23 +115,48 @@ impl Ca {
         trust_domain: &str,
         now: OffsetDateTime,
     ) -> Result<Self, CaError> {
-        if !dir.join("issuing.pem").exists() {
+        Self::open_or_create_at(&Place::from(dir), trust_domain, now)
+    }
+
+    /// Likewise of any place. Where its keys are given there is a CA, and none is made.
+    pub fn open_or_create_at(
+        place: &Place,
+        trust_domain: &str,
+        now: OffsetDateTime,
+    ) -> Result<Self, CaError> {
+        let is_there = || place.dir.join("issuing.pem").exists();
+        if is_there() {
+            return Self::open_at(place);
+        }
+        // Of collectors that start at once over the same files, one makes it; the others find it.
+        let _alone = alone(&place.dir)?;
+        if !is_there() && !place.take_certificates()? {
             let names = Names {
                 trust_domain,
                 suffix: "",
                 predecessor: None,
             };
-            Authority::create(dir, &names, now)?;
+            Authority::create(place, Path::new(""), &names, now)?;
         }
-        Self::open(dir)
+        Self::open_at(place)
     }
 
     /// Opens the CA in `dir`.
     pub fn open(dir: &Path) -> Result<Self, CaError> {
+        Self::open_at(&Place::from(dir))
+    }
+
+    /// Opens the CA of a place.
+    pub fn open_at(place: &Place) -> Result<Self, CaError> {
+        let dir = &place.dir;
         let rotation = Rotation::read(dir)?;
         let open = |generation: &rotation::Generation| {
-            let dir = dir.join(&generation.dir);
-            Authority::open(&dir, generation.signs_from, generation.retired_at)
+            Authority::open(
+                place,
+                &generation.dir,
+                generation.signs_from,
+                generation.retired_at,
+            )
         };
         let generations: Vec<Authority> = rotation
             .generations
@@ -356,6 +387,15 @@ impl Presented {
     }
 }
 
+/// Until the file is dropped, nobody else who asks the same makes a CA in `dir`.
+fn alone(dir: &Path) -> Result<File, CaError> {
+    let path = dir.join(".lock");
+    let locked = std::fs::create_dir_all(dir)
+        .and_then(|()| File::options().create(true).append(true).open(&path))
+        .and_then(|file| file.lock().map(|()| file));
+    locked.map_err(|source| CaError::File { path, source })
+}
+
 /// The identifiers of a certificate's own key and of the one that signed it (RFC 5280, 4.2.1.1 and .2).
 fn key_ids(certificate: &CertificateDer<'_>) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
     x509_parser::parse_x509_certificate(certificate)
@@ -431,7 +471,7 @@ pub fn write_secret(path: &Path, text: &str) -> Result<(), CaError> {
         file.sync_all()?;
         std::fs::rename(&temporary, path)?;
         path.parent()
-            .map_or(Ok(()), |dir| std::fs::File::open(dir)?.sync_all())
+            .map_or(Ok(()), |dir| File::open(dir)?.sync_all())
     };
     write().map_err(|source| CaError::File {
         path: path.to_owned(),

@@ -52,6 +52,14 @@ pub enum Command {
     Serve,
     /// Run a collector and an agent on this machine, in one directory.
     Demo(Demo),
+    /// A made-up fleet to look around in.
+    Sample {
+        #[command(subcommand)]
+        action: Sample,
+        /// Of the demo that it is about; else it is the configured database
+        #[arg(long, global = true)]
+        data_dir: Option<PathBuf>,
+    },
     /// Bring the database to this release.
     Migrate,
     /// Show the certificate authority, or work on it.
@@ -65,13 +73,20 @@ pub enum Command {
     /// People who log in by name.
     #[command(subcommand)]
     User(User),
+    /// The audit log.
+    #[command(subcommand)]
+    Audit(Audit),
     /// Show a host, by its id, as JSON.
     Host { id: HostId },
     /// The configuration.
     #[command(subcommand)]
     Config(Configuration),
     /// Check the configuration against reality.
-    Doctor,
+    Doctor {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Where, and on which addresses.
@@ -86,6 +101,18 @@ pub struct Demo {
     pub agent_listen: SocketAddr,
     #[arg(long, default_value = "127.0.0.1:8444")]
     pub enroll_listen: SocketAddr,
+    /// Load a made-up fleet of 200 hosts with their history, once; `sample remove` removes it
+    #[arg(long)]
+    pub sample: bool,
+}
+
+/// What to do with the made-up fleet.
+#[derive(Debug, Subcommand)]
+pub enum Sample {
+    /// Load it into a database without real hosts.
+    Load,
+    /// Remove it with all that hangs on it, and nothing else.
+    Remove,
 }
 
 /// What to do with the certificate authority.
@@ -176,6 +203,17 @@ pub struct EnrollArguments {
     /// As JSON, with the address to use it at
     #[arg(long)]
     pub json: bool,
+}
+
+/// What to do with the audit log.
+#[derive(Debug, Subcommand)]
+pub enum Audit {
+    /// Read it whole with its chain and its checkpoints, and name the first row that is not as it was sealed.
+    Verify {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// What to do with the configuration.

@@ -2,6 +2,15 @@
 //!
 //! Secrets stand in files that this names, or in the environment; never in here.
 
+mod ca;
+pub mod inventory;
+mod jobs;
+mod oidc;
+pub mod s3;
+mod telemetry;
+#[cfg(test)]
+mod tests;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,6 +19,13 @@ use anyhow::Context;
 use documented::DocumentedFields;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+pub use ca::CertificateAuthority;
+pub use jobs::{Interval, Jobs};
+pub use oidc::Oidc;
+pub use telemetry::Telemetry;
+
+use crate::secret::{Secret, SecretError, Source};
 
 /// Everything that can be set. Every field has a default.
 #[derive(Clone, Debug, Serialize, Deserialize, DocumentedFields)]
@@ -27,6 +43,13 @@ pub struct Config {
     pub operators: Operators,
     /// Where rows go. Without a URL: a private Postgres below `data_dir`.
     pub database: Database,
+    /// Where S3 is, and the bucket for blobs. Credentials are found as every program of AWS finds them: environment,
+    /// profile, web identity, container, instance.
+    pub s3: s3::S3,
+    /// Logging in by a provider of OpenID Connect.
+    pub oidc: Oidc,
+    /// The certificate authority's keys, where they are not files below `data_dir`.
+    pub ca: CertificateAuthority,
     /// What agents are given.
     pub certificates: Certificates,
     /// How much may be under way.
@@ -35,6 +58,14 @@ pub struct Config {
     pub liveness: Liveness,
     /// How long rows are kept.
     pub retention: Retention,
+    /// What collectors do by themselves. A table `[jobs.intervals]` says how often where not as usual: `rollup = "5m"`.
+    pub jobs: Jobs,
+    /// Traces of the collector's own work, for OpenTelemetry.
+    pub telemetry: Telemetry,
+    /// What knows of hosts beside their agents.
+    pub inventory: inventory::Inventory,
+    /// How hosts without an agent are looked after.
+    pub probes: inventory::Probes,
 }
 
 /// The listener for agents: mTLS, always.
@@ -80,12 +111,35 @@ pub struct Operators {
     pub forwarded_from: Vec<IpNet>,
     /// Up to so many hosts, `GET /metrics` has one of its own for each.
     pub metrics_hosts: u32,
+    /// Requests that a user or token may make a second.
+    pub requests_per_second: u32,
+    /// Requests that they may make at once.
+    pub requests_burst: u32,
+    /// A file with a token of 32 characters or more that has the role admin; else the file that the environment's
+    /// `ADMIN_TOKEN_FILE` names, else systemd's credential `ADMIN_TOKEN`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin_token_file: Option<Source>,
+    /// Likewise `BACKUP_TOKEN`: a viewer that may start backups and drills.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup_token_file: Option<Source>,
+    /// Likewise `READ_TOKEN`: a viewer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_token_file: Option<Source>,
+    /// Reverse proxies, as networks, that log users in and name them by `X-User` and `X-Role`. From elsewhere both are
+    /// ignored. Needs one of the next two.
+    pub users_from: Vec<IpNet>,
+    /// The secret, of 32 characters or more, that such a proxy sends as `X-Proxy-Secret`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub users_from_secret_file: Option<Source>,
+    /// PEM; who signs such a proxy's client certificate. Needs TLS here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub users_from_client_ca_file: Option<PathBuf>,
     /// PEM; with `tls_key_file`, TLS is on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_certificate_file: Option<PathBuf>,
-    /// PEM; the key of that certificate.
+    /// PEM; the key of that certificate: a path, `credential:NAME`, `aws-sm:NAME[#KEY]` or `aws-ssm:/PATH`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls_key_file: Option<PathBuf>,
+    pub tls_key_file: Option<Source>,
     /// As `agents.proxy_protocol_from`.
     pub proxy_protocol_from: Vec<IpNet>,
 }
@@ -94,9 +148,10 @@ pub struct Operators {
 #[derive(Clone, Debug, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct Database {
-    /// A file whose content is `postgres://…`; else the environment's `DATABASE_URL`.
+    /// A secret that is `postgres://…`: a path, `credential:NAME`, `aws-sm:NAME[#KEY]` or `aws-ssm:/PATH`; else systemd's
+    /// credential `database-url`, else the environment's `DATABASE_URL`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub url_file: Option<PathBuf>,
+    pub url_file: Option<Source>,
     /// Connections to Postgres for everything but the writers: those have one more each, `ingest.writers`.
     pub max_connections: u32,
 }
@@ -168,10 +223,17 @@ impl Default for Config {
             enroll: Enroll::default(),
             operators: Operators::default(),
             database: Database::default(),
+            s3: s3::S3::default(),
+            oidc: Oidc::default(),
+            ca: CertificateAuthority::default(),
             certificates: Certificates::default(),
             ingest: Ingest::default(),
             liveness: Liveness::default(),
             retention: Retention::default(),
+            jobs: Jobs::default(),
+            telemetry: Telemetry::default(),
+            inventory: inventory::Inventory::default(),
+            probes: inventory::Probes::default(),
         }
     }
 }
@@ -205,6 +267,14 @@ impl Default for Operators {
             url: String::new(),
             forwarded_from: Vec::new(),
             metrics_hosts: 1000,
+            requests_per_second: 50,
+            requests_burst: 500,
+            admin_token_file: None,
+            backup_token_file: None,
+            read_token_file: None,
+            users_from: Vec::new(),
+            users_from_secret_file: None,
+            users_from_client_ca_file: None,
             tls_certificate_file: None,
             tls_key_file: None,
             proxy_protocol_from: Vec::new(),
@@ -265,6 +335,34 @@ impl Operators {
     pub fn is_https(&self) -> bool {
         self.tls_key_file.is_some() || self.url.starts_with("https://")
     }
+
+    /// How browsers reach this collector, without a slash at its end.
+    pub fn base_url(&self) -> String {
+        if !self.url.is_empty() {
+            return self.url.trim_end_matches('/').to_owned();
+        }
+        let scheme = if self.is_https() { "https" } else { "http" };
+        format!("{scheme}://{}", reachable(self.listen))
+    }
+
+    /// Half a trust in a proxy is a mistake, and what would come of it nobody can tell.
+    fn check_proxy(&self) -> anyhow::Result<()> {
+        let proof =
+            self.users_from_secret_file.is_some() || self.users_from_client_ca_file.is_some();
+        anyhow::ensure!(
+            self.users_from.is_empty() || proof,
+            "operators.users_from needs users_from_secret_file or users_from_client_ca_file"
+        );
+        anyhow::ensure!(
+            !self.users_from.is_empty() || !proof,
+            "operators.users_from_secret_file and users_from_client_ca_file need users_from, the proxies' networks"
+        );
+        anyhow::ensure!(
+            self.users_from_client_ca_file.is_none() || self.tls_key_file.is_some(),
+            "operators.users_from_client_ca_file needs tls_certificate_file and tls_key_file"
+        );
+        Ok(())
+    }
 }
 
 impl Config {
@@ -313,6 +411,9 @@ impl Config {
             self.operators.tls_certificate_file.is_some() == self.operators.tls_key_file.is_some(),
             "operators.tls_certificate_file and operators.tls_key_file go together"
         );
+        self.operators.check_proxy()?;
+        self.s3.check()?;
+        self.inventory.check(&self.probes)?;
         let url = self
             .operators
             .url
@@ -324,6 +425,8 @@ impl Config {
             "operators.url {:?} is not of the form https://infratrack.example",
             self.operators.url
         );
+        self.oidc.check(&self.operators)?;
+        self.telemetry.check()?;
         anyhow::ensure!(
             self.liveness.late_after < self.liveness.offline_after,
             "liveness.late_after must be shorter than liveness.offline_after"
@@ -342,22 +445,27 @@ impl Config {
             );
         }
         anyhow::ensure!(
+            self.jobs
+                .intervals
+                .values()
+                .all(|every| (Duration::from_millis(100)..=7 * DAY).contains(&every.0)),
+            "jobs.intervals must be from 100 ms to 7 days"
+        );
+        anyhow::ensure!(
             self.certificates.lifetime >= Duration::from_secs(600),
             "certificates.lifetime must be at least 10 minutes"
         );
         Ok(())
     }
 
-    /// The database's URL, from its file or the environment; `None`: a private Postgres.
-    pub fn database_url(&self) -> anyhow::Result<Option<String>> {
-        if let Some(path) = &self.database.url_file {
-            let url = std::fs::read_to_string(path)
-                .with_context(|| format!("cannot read database.url_file {}", path.display()))?;
-            return Ok(Some(url.trim().to_owned()));
+    /// The database's URL, from its secret or the environment; `None`: a private Postgres.
+    pub async fn database_url(&self) -> Result<Option<Secret>, SecretError> {
+        let configured = self.database.url_file.clone();
+        if let Some(source) = configured.or_else(|| Source::conventional("database-url")) {
+            return source.read("database.url_file").await.map(Some);
         }
-        Ok(std::env::var("DATABASE_URL")
-            .ok()
-            .filter(|url| !url.is_empty()))
+        let url = std::env::var("DATABASE_URL").ok();
+        Ok(url.filter(|url| !url.is_empty()).map(Secret::from))
     }
 }
 
@@ -369,27 +477,5 @@ fn reachable(listen: SocketAddr) -> String {
             format!("{}:{}", name.to_string_lossy(), listen.port())
         }
         _ => listen.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_defaults_survive_their_own_text() {
-        let text = toml::to_string(&Config::default()).expect("serializes");
-        let config: Config = toml::from_str(&text).expect("parses");
-        config.check().expect("valid");
-        assert_eq!(toml::to_string(&config).expect("serializes"), text);
-    }
-
-    #[test]
-    fn an_unknown_setting_is_named() {
-        let error = toml::from_str::<Config>("[ingest]\nwriter = 3\n").expect_err("unknown");
-        assert!(
-            error.to_string().contains("unknown field `writer`"),
-            "{error}"
-        );
     }
 }

@@ -31,6 +31,7 @@ use tokio_rustls::server::TlsStream;
 use crate::ca::Presented;
 use drain::Drain;
 use pending::PendingByAddress;
+pub(crate) use pending::network;
 
 /// hyper's buffer for a request head; agents' and browsers' heads fit with room.
 const HEAD_BYTES: usize = 16 * 1024;
@@ -89,6 +90,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// Of the leaf certificate that the handshake verified.
     pub certificate: Option<Presented>,
+    /// Whether the handshake verified one, of whatever form.
+    pub has_certificate: bool,
 }
 
 /// What happened at a listener since it started.
@@ -104,7 +107,8 @@ pub struct Stats {
 
 /// Answers requests of one connection.
 pub trait Handler: Clone + Send + Sync + 'static {
-    type Body: http_body::Body<Data = bytes::Bytes, Error = std::convert::Infallible>
+    /// Where its body fails, the connection ends, so that nobody takes a part for the whole.
+    type Body: http_body::Body<Data = bytes::Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
         + Send
         + 'static;
 
@@ -197,6 +201,7 @@ impl<H: Handler> Connection<H> {
                     Peer {
                         address,
                         certificate: None,
+                        has_certificate: false,
                     },
                 )
                 .await;
@@ -206,17 +211,19 @@ impl<H: Handler> Connection<H> {
             return self.handshake_failed();
         };
         drop(pending);
-        let certificate = stream
+        let verified = stream
             .get_ref()
             .1
             .peer_certificates()
-            .and_then(<[_]>::first)
-            .and_then(Presented::read);
+            .and_then(<[_]>::first);
+        let has_certificate = verified.is_some();
+        let certificate = verified.and_then(Presented::read);
         self.requests(
             stream,
             Peer {
                 address,
                 certificate,
+                has_certificate,
             },
         )
         .await;

@@ -2,9 +2,14 @@
 //!
 //! Called by the login page and the command line. Who is calling a route is found out by `api::auth`.
 
+pub mod fixed_token;
 pub mod lockout;
+pub mod oidc;
 pub mod password;
+pub mod proxy;
 pub mod session;
+pub mod setup;
+pub mod token;
 pub mod user;
 
 use std::net::IpAddr;
@@ -14,7 +19,14 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::api::requests;
 use crate::app::App;
+use crate::audit::{Actor, ActorKind, Change, record};
+use crate::config::Config;
+use crate::login::fixed_token::FixedTokens;
+use crate::login::oidc::provider::Provider;
+use crate::login::password::PasswordError;
+use crate::login::proxy::TrustedProxy;
 use crate::store::users;
 
 /// Passwords that are checked at once: each takes a processor and 19 MiB for a moment.
@@ -29,6 +41,36 @@ pub struct Turns(Arc<Semaphore>);
 impl Default for Turns {
     fn default() -> Self {
         Self(Arc::new(Semaphore::new(AT_ONCE)))
+    }
+}
+
+impl Turns {
+    /// The hash of a new password; `None`: too many wait.
+    pub async fn hash(&self, password: String) -> Option<Result<String, PasswordError>> {
+        let _turn = timeout(TURN, self.0.acquire()).await.ok()?.ok()?;
+        tokio::task::spawn_blocking(move || password::hash(&password))
+            .await
+            .ok()
+    }
+}
+
+/// Who is believed without a row in the database.
+#[derive(Clone, Debug, Default)]
+pub struct Trust {
+    pub fixed_tokens: FixedTokens,
+    pub proxy: TrustedProxy,
+    /// Who else logs people in.
+    pub oidc: Option<Arc<Provider>>,
+}
+
+impl Trust {
+    /// Reads the secrets it rests on; one that is missing is an error with its name.
+    pub async fn load(config: &Config) -> anyhow::Result<Self> {
+        Ok(Self {
+            fixed_tokens: FixedTokens::load(&config.operators).await?,
+            proxy: TrustedProxy::load(&config.operators).await?,
+            oidc: Provider::open(config).await?,
+        })
     }
 }
 
@@ -67,7 +109,7 @@ pub async fn attempt(
     let Ok(Ok(_turn)) = timeout(TURN, app.password_turns.0.acquire()).await else {
         return Ok(Attempt::Later(TURN));
     };
-    let hash = user.as_ref().map(|user| user.password_hash.clone());
+    let hash = user.as_ref().and_then(|user| user.password_hash.clone());
     let password = password.to_owned();
     let checked =
         tokio::task::spawn_blocking(move || password::matches(&password, hash.as_deref()));
@@ -75,7 +117,20 @@ pub async fn attempt(
     let found = user.filter(|user| matches && user.disabled_at.is_none());
     let mut connection = app.pool.acquire().await?;
     let Some(user) = found else {
-        lockout::failed(&mut connection, &subjects, now).await?;
+        drop(connection);
+        let mut transaction = app.pool.begin().await?;
+        lockout::failed(&mut transaction, &subjects, now).await?;
+        let actor = Actor {
+            kind: ActorKind::User,
+            name: name.clone(),
+            id: None,
+            address: Some(address),
+            request_id: Some(requests::current_id()),
+            claim: None,
+        };
+        let change = Change::new("session.refuse", "user", name);
+        record(&mut transaction, &actor, change, now).await?;
+        transaction.commit().await?;
         return Ok(Attempt::Refused);
     };
     lockout::forget(&mut connection, &subjects).await?;

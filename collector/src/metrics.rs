@@ -19,6 +19,7 @@ use prometheus_client::registry::Registry;
 
 use crate::app::App;
 use crate::http::Stats;
+use crate::traces;
 
 /// As `GET /metrics` sends it.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -51,6 +52,12 @@ struct JobLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RunLabels {
+    job: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct StatusLabels {
     status: String,
 }
@@ -76,8 +83,10 @@ pub struct Metrics {
     listeners: Mutex<Vec<(&'static str, Arc<Stats>)>>,
     requests: Family<RequestLabels, Counter>,
     request_seconds: Histograms<RouteLabels>,
-    job_seconds: Histograms<JobLabels>,
+    job_seconds: Histograms<RunLabels>,
     job_failures: Family<JobLabels, Counter>,
+    audit_unsealed: Gauge,
+    audit_checkpoint_age: Gauge,
     hosts: Family<StatusLabels, Gauge>,
     host_status: Family<HostLabels, Gauge>,
 }
@@ -91,6 +100,8 @@ impl Default for Metrics {
             request_seconds: Family::new_with_constructor(|| Histogram::new(REQUEST_SECONDS)),
             job_seconds: Family::new_with_constructor(|| Histogram::new(JOB_SECONDS)),
             job_failures: Family::default(),
+            audit_unsealed: Gauge::default(),
+            audit_checkpoint_age: Gauge::default(),
             hosts: Family::default(),
             host_status: Family::default(),
         };
@@ -117,6 +128,16 @@ impl Metrics {
             "background_job_failures",
             "Runs that failed or took too long",
             self.job_failures.clone(),
+        );
+        registry.register(
+            "audit_unsealed_rows",
+            "Rows of the audit log that wait for their seal",
+            self.audit_unsealed.clone(),
+        );
+        registry.register(
+            "audit_checkpoint_age_seconds",
+            "Since the end of the audit log was signed; 0 where it never was. It grows while nothing happens, too",
+            self.audit_checkpoint_age.clone(),
         );
         registry.register("hosts", "Hosts by status", self.hosts.clone());
         registry.register(
@@ -152,15 +173,27 @@ impl Metrics {
         seconds.observe(took.as_secs_f64());
     }
 
+    /// A job that has not run yet did not fail yet.
+    pub fn declare_job(&self, job: &'static str) {
+        drop(self.job_failures.get_or_create(&JobLabels { job }));
+    }
+
     /// A job ran.
-    pub fn job(&self, job: &'static str, took: Duration, is_done: bool) {
-        let labels = JobLabels { job };
+    pub fn job(&self, job: &'static str, took: Duration, outcome: &'static str) {
+        let labels = RunLabels { job, outcome };
         let seconds = self.job_seconds.get_or_create(&labels);
         seconds.observe(took.as_secs_f64());
-        let failures = self.job_failures.get_or_create(&labels);
-        if !is_done {
+        let failures = self.job_failures.get_or_create(&JobLabels { job });
+        if outcome != "ok" {
             failures.inc();
         }
+    }
+
+    /// The audit log's state.
+    pub fn audit(&self, unsealed: i64, checkpoint_age: Option<time::Duration>) {
+        self.audit_unsealed.set(unsealed);
+        let seconds = checkpoint_age.map_or(0, time::Duration::whole_seconds);
+        self.audit_checkpoint_age.set(seconds);
     }
 
     /// The fleet's state. Of hosts and statuses that are no longer there nothing is left.
@@ -282,8 +315,35 @@ impl Collector for Now {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
         }
+        spans(&mut encoder)?;
         self.connections(&mut encoder)
     }
+}
+
+/// Only where something is traced.
+fn spans(encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+    let Some(counts) = traces::counts() else {
+        return Ok(());
+    };
+    let waiting = ConstGauge::new(counts.waiting.load(Ordering::Relaxed) as u64);
+    let help = "Spans that wait to be sent.";
+    waiting.encode(encoder.encode_descriptor(
+        "trace_spans_waiting",
+        help,
+        None,
+        MetricType::Gauge,
+    )?)?;
+    let help = "Spans by what became of them: sent, failed (the endpoint took none), dropped (the queue was full).";
+    let mut metric = encoder.encode_descriptor("trace_spans", help, None, MetricType::Counter)?;
+    for (outcome, count) in [
+        ("sent", &counts.sent),
+        ("failed", &counts.failed),
+        ("dropped", &counts.dropped),
+    ] {
+        let counted = ConstCounter::new(count.load(Ordering::Relaxed));
+        counted.encode(metric.encode_family(&[("outcome", outcome)])?)?;
+    }
+    Ok(())
 }
 
 impl Now {

@@ -1,15 +1,20 @@
-//! Who may call what: one table, from which the operators' router is built.
+//! Who may call what: one table, from which the operators' router and the `OpenAPI` document are built.
 //!
 //! A route that is not in here does not exist; tests walk the same table.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::Router;
 use axum::middleware;
 use axum::routing::{MethodRouter, get, post};
 use http::Method;
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa_axum::router::UtoipaMethodRouter;
+use utoipa_axum::routes;
 
 use crate::app::App;
+use crate::login::oidc::provider::CALLBACK;
 use crate::{api, web};
 
 /// What a credential may do; each may what those before it may.
@@ -26,6 +31,9 @@ pub enum Role {
 }
 
 impl Role {
+    /// All, from the least on.
+    pub const ALL: [Self; 4] = [Self::Viewer, Self::Operator, Self::Lead, Self::Admin];
+
     /// What it is called.
     pub fn name(self) -> &'static str {
         match self {
@@ -48,6 +56,40 @@ impl Role {
     }
 }
 
+/// What an API token may do beside its role, or without one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// See what a viewer sees; start backups and drills.
+    Backup,
+    /// Post to `/ingest`, nothing else.
+    Ingest,
+}
+
+impl Scope {
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Backup => "backup",
+            Self::Ingest => "ingest",
+        }
+    }
+
+    /// The scope of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Backup, Self::Ingest]
+            .into_iter()
+            .find(|scope| scope.name() == name)
+    }
+
+    /// The role that comes with it.
+    pub fn role(self) -> Option<Role> {
+        match self {
+            Self::Backup => Some(Role::Viewer),
+            Self::Ingest => None,
+        }
+    }
+}
+
 /// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -59,98 +101,201 @@ pub enum Access {
 /// One route and who may call it.
 pub struct Route {
     pub method: Method,
-    pub path: &'static str,
+    pub path: String,
     pub access: Access,
+    /// Tokens of this scope may, too.
+    pub scope: Option<Scope>,
+    /// Someone who is logged in has to have proved who they are a short time ago.
+    pub step_up: bool,
+    /// In the `OpenAPI` document, where programs call it.
+    pub operation: Option<Operation>,
+    /// What the operation refers to.
+    pub schemas: Vec<(String, RefOr<Schema>)>,
     handler: MethodRouter<Arc<App>>,
 }
 
+impl Route {
+    /// For people with a browser, or programs that read no `OpenAPI`.
+    fn page(access: Access, method: Method, path: &str, handler: MethodRouter<Arc<App>>) -> Self {
+        Self {
+            method,
+            path: path.to_owned(),
+            access,
+            scope: None,
+            step_up: false,
+            operation: None,
+            schemas: Vec::new(),
+            handler,
+        }
+    }
+
+    fn step_up(mut self) -> Self {
+        self.step_up = true;
+        self
+    }
+}
+
+/// A route of the API: method, path and document stand at its handler.
+fn api(access: Access, (schemas, paths, handler): UtoipaMethodRouter<Arc<App>>) -> Route {
+    let (path, item) = paths
+        .paths
+        .into_iter()
+        .next()
+        .expect("routes! of one handler has one path");
+    let (method, operation) = operation(item).expect("a handler has one method");
+    Route {
+        method,
+        path,
+        access,
+        scope: None,
+        step_up: false,
+        operation: Some(operation),
+        schemas,
+        handler,
+    }
+}
+
+fn operation(item: PathItem) -> Option<(Method, Operation)> {
+    [
+        (Method::GET, item.get),
+        (Method::POST, item.post),
+        (Method::PUT, item.put),
+        (Method::PATCH, item.patch),
+        (Method::DELETE, item.delete),
+    ]
+    .into_iter()
+    .find_map(|(method, operation)| Some((method, operation?)))
+}
+
+static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
+    let mut table = pages();
+    table.extend(hosts());
+    table.extend(administration());
+    table
+});
+
 /// The table.
-#[expect(clippy::too_many_lines, reason = "one table, some lines a route")]
-pub fn routes() -> Vec<Route> {
-    use Access::{Public, Role as At};
-    use Role::{Admin, Operator, Viewer};
-    let see = |path, handler| Route {
-        method: Method::GET,
-        path,
-        access: At(Viewer),
-        handler,
-    };
-    let open = |path, handler| Route {
-        method: Method::GET,
-        path,
-        access: Public,
-        handler,
-    };
-    let act = |path, role, handler| Route {
-        method: Method::POST,
-        path,
-        access: At(role),
-        handler,
-    };
+pub fn routes() -> &'static [Route] {
+    &ROUTES
+}
+
+const PUBLIC: Access = Access::Public;
+const VIEWER: Access = Access::Role(Role::Viewer);
+const OPERATOR: Access = Access::Role(Role::Operator);
+const LEAD: Access = Access::Role(Role::Lead);
+const ADMIN: Access = Access::Role(Role::Admin);
+
+/// For people with a browser, and for machines that look after the collector.
+fn pages() -> Vec<Route> {
+    use Method as M;
+    use web::{conflicts, docs, host, hosts, inventory, login, oidc, setup, step_up};
     vec![
-        open("/health", get(api::health::health)),
-        see("/metrics", get(api::metrics::metrics)),
-        open("/login", get(web::login::page)),
-        Route {
-            method: Method::POST,
-            path: "/login",
-            access: Public,
-            handler: post(web::login::submit),
-        },
-        Route {
-            method: Method::POST,
-            path: "/logout",
-            access: Public,
-            handler: post(web::login::leave),
-        },
-        open("/static/{file}", get(web::assets::file)),
-        see("/", get(web::hosts::home)),
-        see("/hosts", get(web::hosts::page)),
-        see("/hosts/{id}", get(web::host::page)),
-        act("/hosts/{id}/refresh", Operator, post(web::host::refresh)),
-        act(
+        Route::page(PUBLIC, M::GET, "/health", get(api::health::health)),
+        Route::page(PUBLIC, M::GET, "/health/live", get(api::health::live)),
+        Route::page(PUBLIC, M::GET, "/health/ready", get(api::health::ready)),
+        Route::page(VIEWER, M::GET, "/metrics", get(api::metrics::metrics)),
+        Route::page(PUBLIC, M::GET, "/login", get(login::page)),
+        Route::page(PUBLIC, M::POST, "/login", post(login::submit)),
+        Route::page(VIEWER, M::POST, "/logout", post(login::leave)),
+        Route::page(VIEWER, M::GET, "/step-up", get(step_up::page)),
+        Route::page(VIEWER, M::POST, "/step-up", post(step_up::submit)),
+        Route::page(VIEWER, M::GET, "/api/docs", get(docs::home)),
+        Route::page(VIEWER, M::GET, "/api/docs/{file}", get(docs::file)),
+        Route::page(PUBLIC, M::GET, "/setup", get(setup::page)),
+        Route::page(PUBLIC, M::POST, "/setup", post(setup::submit)),
+        Route::page(PUBLIC, M::GET, "/login/oidc", get(oidc::begin)),
+        Route::page(PUBLIC, M::GET, CALLBACK, get(oidc::callback)),
+        Route::page(PUBLIC, M::GET, "/static/{file}", get(web::assets::file)),
+        Route::page(VIEWER, M::GET, "/", get(hosts::home)),
+        Route::page(VIEWER, M::GET, "/hosts", get(hosts::page)),
+        Route::page(VIEWER, M::GET, "/hosts/{id}", get(host::page)),
+        Route::page(VIEWER, M::GET, "/inventory", get(inventory::page)),
+        Route::page(OPERATOR, M::POST, "/inventory/sync", post(inventory::sync)),
+        Route::page(
+            OPERATOR,
+            M::POST,
+            "/hosts/{id}/refresh",
+            post(host::refresh),
+        ),
+        Route::page(
+            OPERATOR,
+            M::POST,
             "/hosts/{id}/conflicts/{conflict}/split",
-            Operator,
-            post(web::conflicts::split),
+            post(conflicts::split),
         ),
-        act(
+        Route::page(
+            OPERATOR,
+            M::POST,
             "/hosts/{id}/conflicts/{conflict}/drop",
-            Operator,
-            post(web::conflicts::drop_clone),
+            post(conflicts::drop_clone),
         ),
-        see("/api/v1/hosts", get(api::hosts::list)),
-        see("/api/v1/hosts/{id}", get(api::hosts::get)),
-        see("/api/v1/hosts/{id}/heartbeats", get(api::hosts::heartbeats)),
-        see("/api/v1/hosts/{id}/facts", get(api::hosts::facts)),
-        see("/api/v1/hosts/{id}/events", get(api::hosts::events)),
-        see("/api/v1/hosts/{id}/gaps", get(api::hosts::gaps)),
-        see("/api/v1/hosts/{id}/commands", get(api::commands::list)),
-        act(
-            "/api/v1/hosts/{id}/commands",
-            Operator,
-            post(api::commands::create),
-        ),
-        see("/api/v1/hosts/{id}/conflicts", get(api::conflicts::list)),
-        act(
-            "/api/v1/hosts/{id}/conflicts/{conflict}/split",
-            Operator,
-            post(api::conflicts::split),
-        ),
-        act(
-            "/api/v1/hosts/{id}/conflicts/{conflict}/drop",
-            Operator,
-            post(api::conflicts::drop_clone),
-        ),
-        act("/api/v1/hosts/{id}/revoke", Admin, post(api::hosts::revoke)),
-        act(
-            "/api/v1/enroll-tokens",
-            Admin,
-            post(api::enroll_tokens::create),
-        ),
-        act(
-            "/api/v1/enroll-tokens/{id}/approve",
-            Admin,
-            post(api::enroll_tokens::approve),
+    ]
+}
+
+fn hosts() -> Vec<Route> {
+    use api::{commands, conflicts, hosts, inventory, tasks};
+    vec![
+        api(VIEWER, routes!(hosts::list::list)),
+        api(OPERATOR, routes!(hosts::edit::create)),
+        api(OPERATOR, routes!(hosts::bulk::bulk)),
+        api(VIEWER, routes!(hosts::get)),
+        api(OPERATOR, routes!(hosts::edit::update)),
+        api(ADMIN, routes!(hosts::retire::delete)).step_up(),
+        api(LEAD, routes!(hosts::retire::retire)),
+        api(LEAD, routes!(hosts::retire::unretire)),
+        api(LEAD, routes!(hosts::retire::merge)),
+        api(VIEWER, routes!(hosts::reported::heartbeats)),
+        api(VIEWER, routes!(hosts::reported::facts)),
+        api(VIEWER, routes!(hosts::reported::events)),
+        api(VIEWER, routes!(hosts::reported::gaps)),
+        api(ADMIN, routes!(hosts::reported::revoke)).step_up(),
+        api(VIEWER, routes!(commands::list)),
+        api(OPERATOR, routes!(commands::create)),
+        api(VIEWER, routes!(conflicts::list)),
+        api(OPERATOR, routes!(conflicts::split)),
+        api(OPERATOR, routes!(conflicts::drop_clone)),
+        api(VIEWER, routes!(inventory::probes)),
+        api(OPERATOR, routes!(inventory::sync)),
+        api(VIEWER, routes!(inventory::sources)),
+        api(VIEWER, routes!(inventory::expected)),
+        api(VIEWER, routes!(tasks::list)),
+        api(OPERATOR, routes!(tasks::create)),
+        api(VIEWER, routes!(tasks::get)),
+        api(OPERATOR, routes!(tasks::update)),
+        api(ADMIN, routes!(tasks::delete)).step_up(),
+    ]
+}
+
+/// Who may do what, and who may come in.
+fn administration() -> Vec<Route> {
+    use api::{audit, certificates, enroll_tokens, jobs, sessions, tokens, users};
+    vec![
+        api(LEAD, routes!(audit::list)),
+        api(VIEWER, routes!(jobs::list)),
+        api(ADMIN, routes!(enroll_tokens::list)),
+        api(ADMIN, routes!(enroll_tokens::create)).step_up(),
+        api(ADMIN, routes!(enroll_tokens::approve)),
+        api(ADMIN, routes!(enroll_tokens::delete)),
+        api(VIEWER, routes!(certificates::list)),
+        api(ADMIN, routes!(certificates::revoke)).step_up(),
+        api(ADMIN, routes!(tokens::list)),
+        api(ADMIN, routes!(tokens::create)).step_up(),
+        api(ADMIN, routes!(tokens::get)),
+        api(ADMIN, routes!(tokens::delete)),
+        api(ADMIN, routes!(users::list)),
+        api(ADMIN, routes!(users::create)).step_up(),
+        api(ADMIN, routes!(users::get)),
+        api(ADMIN, routes!(users::update)).step_up(),
+        api(ADMIN, routes!(users::delete)).step_up(),
+        api(VIEWER, routes!(sessions::whoami)),
+        api(VIEWER, routes!(sessions::step_up)),
+        api(VIEWER, routes!(sessions::list)),
+        api(VIEWER, routes!(sessions::delete)),
+        Route::page(
+            VIEWER,
+            Method::GET,
+            "/api/v1/openapi.json",
+            get(api::openapi::document),
         ),
     ]
 }
@@ -161,16 +306,18 @@ pub fn router(app: Arc<App>) -> Router {
     for route in routes() {
         let guard = api::auth::Guard {
             app: Arc::clone(&app),
-            route: route.path,
-            access: route.access,
+            route,
         };
         let guarded = route
             .handler
-            .layer(middleware::from_fn_with_state(guard, api::auth::guard));
-        router = router.route(route.path, guarded);
+            .clone()
+            // Not before what no method of the route is: that is answered 405, to anyone.
+            .route_layer(middleware::from_fn_with_state(guard, api::auth::guard));
+        router = router.route(&route.path, guarded);
     }
     router
         .fallback(api::problem::not_found)
+        .method_not_allowed_fallback(api::problem::not_allowed)
         .layer(middleware::from_fn(web::headers))
         .with_state(app)
 }

@@ -10,6 +10,9 @@ use axum::body::{Body, HttpBody};
 use axum::response::IntoResponse;
 use http::{Request, Response};
 use hyper::body::Incoming;
+use rustls::RootCertStore;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sqlx::PgPool;
@@ -24,14 +27,15 @@ use crate::api::problem::Problem;
 use crate::api::requests::Asked;
 use crate::app::App;
 use crate::blob::BlobStore;
-use crate::ca::Ca;
 use crate::ca::live::LiveCa;
+use crate::ca::{Ca, Place};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::http::body::{BodyError, MinRate, Paced};
 use crate::http::drain::{self, Drain, Drainer};
 use crate::http::{Handler, Limits, Listener, Peer, Stats, serve};
 use crate::jobs;
+use crate::login::Trust;
 use crate::roles;
 use crate::store::{pool, schema};
 
@@ -101,14 +105,26 @@ pub async fn migrate(options: PgConnectOptions) -> anyhow::Result<()> {
 
 impl Server {
     /// Starts a collector over a migrated database.
-    pub async fn start(mut config: Config, clock: Clock, pool: PgPool) -> anyhow::Result<Self> {
-        let ca_dir = config.data_dir.join("ca");
-        let ca = Ca::open_or_create(&ca_dir, &config.trust_domain, clock.now())?;
+    pub async fn start(config: Config, clock: Clock, pool: PgPool) -> anyhow::Result<Self> {
+        let operators = bind(config.operators.listen).await?;
+        Self::start_on(config, clock, pool, operators).await
+    }
+
+    /// Likewise, with the operators' socket that is open already.
+    pub async fn start_on(
+        mut config: Config,
+        clock: Clock,
+        pool: PgPool,
+        operators: TcpListener,
+    ) -> anyhow::Result<Self> {
+        let trust = Trust::load(&config).await?;
+        let place = Place::of(&config).await?;
+        let ca = Ca::open_or_create_at(&place, &config.trust_domain, clock.now())?;
         let fleet = FleetTls::of(&ca, clock.now())?;
-        let ca = LiveCa::new(&ca_dir, ca);
+        let ca = LiveCa::new(place, ca);
+        let operators_tls = operators_tls(&config).await?;
         let agents = bind(config.agents.listen).await?;
         let enroll = bind(config.enroll.listen).await?;
-        let operators = bind(config.operators.listen).await?;
         let addresses = Addresses {
             agents: agents.local_addr()?,
             enroll: enroll.local_addr()?,
@@ -118,11 +134,11 @@ impl Server {
         config.agents.listen = addresses.agents;
         config.enroll.listen = addresses.enroll;
         config.operators.listen = addresses.operators;
-        let blob = BlobStore::open(&config)?;
-        let app = App::new(config, clock, pool, ca, blob);
+        let blob = BlobStore::open(&config).await?;
+        let app = App::new(config, clock, pool, ca, blob, trust);
         // Before the first batch: partitions to put it in, the downtime that ends now, and the certificates
         // that a restored database forgot.
-        jobs::partitions::run(Arc::clone(&app))
+        jobs::run::once(&app, "partitions", jobs::partitions::run)
             .await
             .context("cannot prepare partitions")?;
         jobs::alive::run(Arc::clone(&app))
@@ -135,7 +151,7 @@ impl Server {
             enroll,
             operators,
         };
-        let listeners = listen(&app, sockets, &fleet, &drain)?;
+        let listeners = listen(&app, sockets, &fleet, operators_tls, &drain)?;
         drop(drain);
         let jobs = jobs::start(&app, fleet);
         Ok(Self {
@@ -149,6 +165,7 @@ impl Server {
 
     /// Stops in order: no new connections, held answers ended one after another, then the rest.
     pub async fn stop(mut self) {
+        self.app.draining.store(true, Ordering::Relaxed);
         self.drainer.begin();
         let answers = &self.app.answers;
         let share = answers.held_count().div_ceil(STEPS as usize).max(1);
@@ -183,6 +200,7 @@ fn listen(
     app: &Arc<App>,
     sockets: Sockets,
     fleet: &Arc<FleetTls>,
+    operators_tls: Option<Arc<rustls::ServerConfig>>,
     drain: &Drain,
 ) -> anyhow::Result<JoinSet<()>> {
     let config = &app.config;
@@ -203,8 +221,8 @@ fn listen(
         Enrollment(Arc::clone(app)),
         drain.clone(),
     ));
-    let tls = operators_tls(config)?;
-    let operators = listener("operators", tls, &config.operators.proxy_protocol_from, app);
+    let proxies = &config.operators.proxy_protocol_from;
+    let operators = listener("operators", operators_tls, proxies, app);
     let handler = Operators {
         app: Arc::clone(app),
         router: roles::router(Arc::clone(app)),
@@ -213,7 +231,7 @@ fn listen(
     Ok(listeners)
 }
 
-async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address}"))
@@ -240,7 +258,9 @@ fn listener(
     }
 }
 
-fn operators_tls(config: &Config) -> anyhow::Result<Option<Arc<rustls::ServerConfig>>> {
+pub(crate) async fn operators_tls(
+    config: &Config,
+) -> anyhow::Result<Option<Arc<rustls::ServerConfig>>> {
     let operators = &config.operators;
     let (Some(certificate), Some(key)) = (&operators.tls_certificate_file, &operators.tls_key_file)
     else {
@@ -249,13 +269,35 @@ fn operators_tls(config: &Config) -> anyhow::Result<Option<Arc<rustls::ServerCon
     let chain: Vec<_> = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect)
         .with_context(|| format!("cannot read {}", certificate.display()))?;
-    let key = PrivateKeyDer::from_pem_file(key)
-        .with_context(|| format!("cannot read {}", key.display()))?;
+    let secret = key.read("operators.tls_key_file").await?;
+    let key = PrivateKeyDer::from_pem_slice(secret.expose().as_bytes())
+        .with_context(|| format!("operators.tls_key_file: {key} is no key"))?;
     let mut tls = tls::builder()?
-        .with_no_client_auth()
+        .with_client_cert_verifier(proxy_certificates(operators)?)
         .with_single_cert(chain, key)?;
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Some(Arc::new(tls)))
+}
+
+/// A proxy that names users may have to show a certificate; browsers never do.
+fn proxy_certificates(
+    operators: &config::Operators,
+) -> anyhow::Result<Arc<dyn ClientCertVerifier>> {
+    let Some(path) = &operators.users_from_client_ca_file else {
+        return Ok(WebPkiClientVerifier::no_client_auth());
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path)
+        .with_context(|| format!("cannot read {}", path.display()))?
+    {
+        roots.add(certificate.with_context(|| format!("cannot read {}", path.display()))?)?;
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        .allow_unauthenticated()
+        .build()
+        .with_context(|| format!("{} has no certificate", path.display()))?;
+    Ok(verifier)
 }
 
 /// The operators' router on the one accept loop.
@@ -266,13 +308,12 @@ struct Operators {
 }
 
 impl Handler for Operators {
-    type Body = OperatorsBody;
+    type Body = Body;
 
-    async fn handle(&self, peer: Arc<Peer>, request: Request<Incoming>) -> Response<OperatorsBody> {
+    async fn handle(&self, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
         let asked = Asked::of(&request);
         let answer = self.answer(peer, request);
-        let response = asked.answer(&self.app.metrics, answer).await;
-        response.map(OperatorsBody)
+        asked.answer(&self.app.metrics, answer).await
     }
 }
 
@@ -299,30 +340,5 @@ impl Operators {
             return Problem::too_slow(BodyError::TooSlow { rate }).into_response();
         }
         response
-    }
-}
-
-/// A router's body. Pages and documents are made whole before they are sent, so it can't fail half-way;
-/// were it to, the connection ends there.
-struct OperatorsBody(Body);
-
-impl http_body::Body for OperatorsBody {
-    type Data = bytes::Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
-        let frame = std::pin::Pin::new(&mut self.0).poll_frame(context);
-        frame.map(|frame| frame.and_then(|frame| frame.ok().map(Ok)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        http_body::Body::size_hint(&self.0)
     }
 }

@@ -3,3 +3,6 @@
 
 #[path = "../../testkit/src/fuzz.rs"]
 pub mod targets;
+
+#[path = "../../collector/src/inventory/documents/mod.rs"]
+pub mod documents;

@@ -92,16 +92,38 @@ lint() {
     cargo_tools deny
 }
 
-# Ansible in an environment of its own: target/ansible.
-ansible() {
-    [ -x target/ansible/bin/ansible-lint ] && return
+# python NAME PROGRAM PACKAGE...: a Python environment of its own, target/NAME, with a program of the packages. The
+# environment has the list of its packages in a file, written last: another list is installed into it.
+python() {
+    local dir=target/$1 program=$2
+    shift 2
+    local list=$dir/packages.txt
+    [ -x "$dir/bin/$program" ] && printf '%s\n' "$@" | cmp -s - "$list" && return
     have python3 || packages python3 python3-venv
-    python3 -m venv target/ansible 2>/dev/null || {
+    python3 -m venv "$dir" 2>/dev/null || {
         packages python3-venv
-        python3 -m venv target/ansible
+        python3 -m venv "$dir"
     }
-    echo "installing from the Python registry: ansible-core ansible-lint"
-    target/ansible/bin/pip install --quiet --disable-pip-version-check 'ansible-core>=2.16,<2.22' ansible-lint
+    echo "installing from the Python registry: $*"
+    "$dir/bin/pip" install --quiet --disable-pip-version-check "$@"
+    printf '%s\n' "$@" >"$list"
+}
+
+# node_modules NAME: what testkit/NAME/package.json names, in target/NAME.
+node_modules() {
+    programs node=nodejs npm=npm
+    # npm writes this file last.
+    [ "target/$1/node_modules/.package-lock.json" -nt "testkit/$1/package-lock.json" ] && return
+    mkdir -p "target/$1"
+    cp "testkit/$1/package.json" "testkit/$1/package-lock.json" "target/$1/"
+    echo "installing from the Node registry: testkit/$1"
+    npm ci --prefix "target/$1" --no-audit --no-fund --silent
+}
+
+# A browser, and what drives it by this path.
+browser() {
+    [ -x /usr/bin/chromium ] || packages chromium
+    node_modules browser
 }
 
 # What lays out repositories, and dnf to try them with.
@@ -117,7 +139,16 @@ hosts() {
 
 for wanted in "$@"; do
     case "$wanted" in
-    postgres | disk | peers | lint | ansible | repository | hosts) "$wanted" ;;
+    postgres | disk | peers | lint | browser | repository | hosts) "$wanted" ;;
+    ansible) python ansible ansible-lint 'ansible-core>=2.16,<2.22' ansible-lint ;;
+    # The provider of logins that the tests log in by.
+    oidc) node_modules oidc ;;
+    # AWS on this machine, for the tests.
+    aws) python aws moto_server 'moto[server,secretsmanager,ssm,s3]>=5,<6' ;;
+    # What makes requests of the API's document.
+    schemathesis) python schemathesis schemathesis 'schemathesis>=4.32,<4.33' ;;
+    # What the API's examples are written with.
+    scripts) programs curl=curl jq=jq ;;
     packages) cargo_tools deb generate-rpm ;;
     *)
         echo "install.sh: unknown: $wanted" >&2

@@ -3,6 +3,7 @@
 //! A result is a ratio: the baseline is measured in the same run, in turns with the subject.
 
 pub mod agent;
+pub mod api;
 pub mod connection;
 pub mod cpu;
 pub mod document;

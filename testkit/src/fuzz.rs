@@ -1,8 +1,8 @@
 //! The bodies of the fuzz targets: what must hold for any bytes from outside.
 //!
 //! One place for two callers: `fuzz/` searches for bytes that break them, `testkit/tests/it/corpus.rs`
-//! replays the ones that are kept. Depends on `infratrack-shared` and `rmpv` alone, because `fuzz/`
-//! takes this file in by its path.
+//! replays the ones that are kept. Depends on `infratrack-shared`, `rmpv` and the collector's
+//! `inventory/documents/` alone, because `fuzz/` takes these files in by their paths.
 
 use infratrack_shared::codec::{self, DecodeError, Limits};
 use infratrack_shared::compress;
@@ -19,6 +19,8 @@ use infratrack_shared::wire::problem::Problem;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::documents::{self, Entry, Kind};
+
 /// What a target is run with: any bytes.
 pub type Target = fn(&[u8]);
 
@@ -27,6 +29,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("batch", batch),
     ("enroll_request", enroll_request),
     ("frames", frames),
+    ("inventory_ansible", inventory_ansible),
+    ("inventory_csv", inventory_csv),
+    ("inventory_terraform", inventory_terraform),
     ("problem", problem),
     ("renew_request", renew_request),
     ("return_request", return_request),
@@ -130,6 +135,47 @@ pub fn zstd(bytes: &[u8]) {
             let again = compress::decompress(&compressed, limits::BATCH_BYTES);
             assert!(again.is_ok_and(|again| again == out));
         }
+    }
+}
+
+/// The output of `ansible-inventory --list`.
+pub fn inventory_ansible(bytes: &[u8]) {
+    inventory(Kind::Ansible, bytes);
+}
+
+/// A table of hosts.
+pub fn inventory_csv(bytes: &[u8]) {
+    inventory(Kind::Csv, bytes);
+}
+
+/// The state of `terraform show -json`.
+pub fn inventory_terraform(bytes: &[u8]) {
+    inventory(Kind::Terraform, bytes);
+}
+
+/// What is read of an inventory can be kept: names, keys and lists within their limits, each key once.
+fn inventory(kind: Kind, bytes: &[u8]) {
+    let read = match documents::read(kind, bytes) {
+        Ok(read) => read,
+        Err(refused) => {
+            assert!(!refused.place.is_empty() && !refused.detail.is_empty());
+            return;
+        }
+    };
+    assert!(read.entries.len() <= documents::MOST_ENTRIES);
+    assert!(read.warnings.len() <= read.warning_count);
+    let mut keys: Vec<_> = read.entries.iter().map(|entry| &entry.key).collect();
+    keys.sort();
+    keys.dedup();
+    assert_eq!(keys.len(), read.entries.len(), "a key names two entries");
+    for entry in &read.entries {
+        assert!((1..=documents::NAME_BYTES).contains(&entry.name.len()));
+        assert!(entry.addresses.len() <= documents::MOST_ADDRESSES);
+        assert!(entry.tags.len() <= documents::MOST_TAGS && entry.tags.is_sorted());
+        assert!(!entry.name.contains('\0') && !entry.key.contains('\0'));
+        let kept = serde_json::to_vec(entry).expect("an entry is JSON");
+        let again: Entry = serde_json::from_slice(&kept).expect("what was kept is read");
+        assert_eq!(again, *entry);
     }
 }
 

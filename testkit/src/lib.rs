@@ -1,7 +1,10 @@
 //! What Infratrack's tests are made of. Never shipped.
 
+pub mod aws;
 pub mod backlog;
 pub mod bench;
+pub mod browser;
+pub mod clients;
 pub mod clock;
 pub mod fleet;
 pub mod fuzz;
@@ -12,6 +15,10 @@ pub mod package_files;
 pub mod postgres;
 pub mod power;
 pub mod process;
+pub mod provider;
 pub mod proxy;
 pub mod rig;
 pub mod wire;
+
+// `fuzz` finds it here, and in the crate of the fuzzers under the same name.
+use infratrack_collector::inventory::documents;

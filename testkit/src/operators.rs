@@ -24,6 +24,14 @@ pub struct Operators {
     pub token: String,
 }
 
+/// A whole answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub etag: Option<String>,
+    pub body: Bytes,
+}
+
 impl Operators {
     pub async fn get(&self, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
         self.call(Method::GET, path, Bytes::new()).await
@@ -45,13 +53,15 @@ impl Operators {
         serde_json::from_slice(&answer).with_context(|| format!("the answer of {path}"))
     }
 
-    async fn call(
+    /// Any call, with more headers; fails where no whole answer came.
+    pub async fn send(
         &self,
         method: Method,
         path: &str,
+        headers: &[(&str, &str)],
         body: Bytes,
-    ) -> anyhow::Result<(StatusCode, Bytes)> {
-        let answer = tokio::time::timeout(LIMIT, self.ask(method, path, body)).await;
+    ) -> anyhow::Result<Answer> {
+        let answer = tokio::time::timeout(LIMIT, self.ask(method, path, headers, body)).await;
         let cannot = || format!("cannot ask the operators' listener at {}", self.address);
         answer
             .context("no answer in time")
@@ -59,16 +69,27 @@ impl Operators {
             .with_context(cannot)
     }
 
-    async fn ask(
+    async fn call(
         &self,
         method: Method,
         path: &str,
         body: Bytes,
     ) -> anyhow::Result<(StatusCode, Bytes)> {
+        let answer = self.send(method, path, &[], body).await?;
+        Ok((answer.status, answer.body))
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> anyhow::Result<Answer> {
         let stream = TcpStream::connect(self.address).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(async move { drop(connection.await) });
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, self.address.to_string())
@@ -76,13 +97,19 @@ impl Operators {
                 header::AUTHORIZATION,
                 format!("Bearer {}", self.token.trim()),
             )
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))?;
+            .header(header::CONTENT_TYPE, "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(body))?;
         let response = sender.send_request(request).await?;
         let status = response.status();
+        let etag = response.headers().get(header::ETAG);
+        let etag = etag.and_then(|tag| tag.to_str().ok()).map(str::to_owned);
         let body = Limited::new(response.into_body(), ANSWER_BYTES)
             .collect()
             .await;
-        Ok((status, body.map_err(anyhow::Error::from_boxed)?.to_bytes()))
+        let body = body.map_err(anyhow::Error::from_boxed)?.to_bytes();
+        Ok(Answer { status, etag, body })
     }
 }

@@ -91,10 +91,17 @@ pub fn collector_example() -> anyhow::Result<String> {
         ("enroll", settings::<collector::Enroll>()?),
         ("operators", settings::<collector::Operators>()?),
         ("database", settings::<collector::Database>()?),
+        ("s3", settings::<collector::s3::S3>()?),
+        ("oidc", settings::<collector::Oidc>()?),
+        ("ca", settings::<collector::CertificateAuthority>()?),
         ("certificates", settings::<collector::Certificates>()?),
         ("ingest", settings::<collector::Ingest>()?),
         ("liveness", settings::<collector::Liveness>()?),
         ("retention", settings::<collector::Retention>()?),
+        ("jobs", settings::<collector::Jobs>()?),
+        ("telemetry", settings::<collector::Telemetry>()?),
+        ("inventory", settings::<collector::inventory::Inventory>()?),
+        ("probes", settings::<collector::inventory::Probes>()?),
     ];
     let mut text = format!("{intro}\n{}", settings::<CollectorConfig>()?);
     for (name, settings) in sections {
@@ -112,7 +119,8 @@ fn settings<T: DocumentedFields + Default + Serialize>() -> anyhow::Result<Strin
     let mut text = String::new();
     for (name, doc) in T::FIELD_NAMES.iter().zip(T::FIELD_DOCS) {
         let value = match defaults.get(*name) {
-            Some(value) if value.is_table() => continue,
+            // A section; these are maps of the user's own.
+            Some(value) if value.is_table() && !["roles", "intervals"].contains(name) => continue,
             Some(value) => value.to_string(),
             // It has none.
             None => "\"\"".to_owned(),

@@ -15,12 +15,14 @@ use infratrack_shared::wire::PROTOCOL;
 use infratrack_shared::wire::enroll::{EnrollPending, EnrollRequest, EnrollResponse};
 use infratrack_shared::wire::problem::code;
 use ipnet::IpNet;
+use serde_json::json;
 use sqlx::{PgConnection, PgPool};
 use subtle::ConstantTimeEq;
 use time::OffsetDateTime;
 
 use crate::agents::problem::Refusal;
 use crate::app::App;
+use crate::audit::{Actor, Change, record};
 use crate::ca::Request;
 use crate::store::{self, agent_certs, enroll_tokens, storable, unix_millis};
 
@@ -126,7 +128,7 @@ impl Attempt<'_> {
                 poll_after_ms: POLL_MS,
             }));
         }
-        let host = self.host(&mut transaction, &row).await?;
+        let (host, action) = self.host(&mut transaction, &row).await?;
         let issued = self
             .app
             .ca
@@ -146,6 +148,13 @@ impl Attempt<'_> {
             .await
             .map_err(unavailable)?;
         enroll_tokens::update_enrollment_host(&mut transaction, &id, key, host)
+            .await
+            .map_err(unavailable)?;
+        let change = Change::new(action, "host", host).after(json!({
+            "token": id, "hostname": self.request.hostname, "serial": hex::encode(&issued.serial),
+        }));
+        let actor = Actor::agent(host, Some(self.peer));
+        record(&mut transaction, &actor, change, self.now)
             .await
             .map_err(unavailable)?;
         transaction.commit().await.map_err(unavailable)?;
@@ -191,20 +200,27 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// The host the token names, or the one whose key this was, or a new one.
+    /// The host the token names, or the one whose key this was, or a new one; and what that is called.
     async fn host(
         &self,
         connection: &mut PgConnection,
         row: &enroll_tokens::TokenRow,
-    ) -> Result<HostId, Refusal> {
-        if let Some(host) = row.host_id {
-            return Ok(HostId(host));
+    ) -> Result<(HostId, &'static str), Refusal> {
+        const REATTACH: &str = "host.reattach";
+        if let Some(host) = row.host_id.map(HostId) {
+            let retired_at = store::hosts::lock(connection, host).await;
+            return match retired_at.map_err(unavailable)? {
+                None => Ok((host, REATTACH)),
+                Some(_) => Err(invalid_token(&format!("for host {host}, which is retired"))),
+            };
         }
         let known = agent_certs::find_by_key(connection, &self.csr.spki_sha256)
             .await
             .map_err(unavailable)?;
         match known {
-            Some(known) if known.revoked_at.is_none() => return Ok(HostId(known.host_id)),
+            Some(known) if known.revoked_at.is_none() => {
+                return Ok((HostId(known.host_id), REATTACH));
+            }
             Some(_) => return Err(invalid_token(&"sent with the key of a revoked certificate")),
             None => {}
         }
@@ -221,7 +237,7 @@ impl Attempt<'_> {
         )
         .await
         .map_err(unavailable)?;
-        Ok(host)
+        Ok((host, "host.enroll"))
     }
 
     fn applicant<'b>(&'b self, token_id: &'b str) -> enroll_tokens::Applicant<'b> {
@@ -289,7 +305,7 @@ pub async fn create_token(
     pool: &PgPool,
     root_pin: [u8; 32],
     options: &TokenOptions,
-    created_by: &str,
+    by: &Actor,
     now: OffsetDateTime,
 ) -> anyhow::Result<EnrollToken> {
     let token = EnrollToken::new(rand::random(), rand::random(), root_pin);
@@ -303,12 +319,19 @@ pub async fn create_token(
         tags: &options.tags,
         host: options.host,
         approval_required: options.approval_required,
-        created_by,
+        created_by: &by.name,
     };
-    let mut connection = pool.acquire().await?;
-    enroll_tokens::insert(&mut connection, &row, now)
+    let change = Change::new("enroll_token.create", "enroll_token", token.id()).after(json!({
+        "expires_at": unix_millis(row.expires_at), "max_uses": row.max_uses, "cidr": row.cidr,
+        "hostname_pattern": row.hostname_pattern, "tags": row.tags, "host": row.host,
+        "approval_required": row.approval_required,
+    }));
+    let mut transaction = pool.begin().await?;
+    enroll_tokens::insert(&mut transaction, &row, now)
         .await
         .context("cannot store the token")?;
+    record(&mut transaction, by, change, now).await?;
+    transaction.commit().await?;
     Ok(token)
 }
 

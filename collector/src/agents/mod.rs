@@ -13,7 +13,6 @@ pub mod cursor;
 pub mod enroll;
 pub mod ingest;
 pub mod problem;
-pub mod rate;
 pub mod renew;
 pub mod returning;
 pub mod service;

@@ -3,24 +3,33 @@
 //! The same key again is answered with the same certificate, so a lost answer costs nothing. The old
 //! certificate stays valid: only its owner knows when the new one has worked.
 
+use std::net::IpAddr;
+
 use http::StatusCode;
 use infratrack_shared::codec::{self, Limits};
 use infratrack_shared::ids::{HostId, InstanceId};
 use infratrack_shared::limits;
 use infratrack_shared::wire::enroll::{RenewRequest, RenewResponse};
 use infratrack_shared::wire::problem::code;
+use serde_json::json;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use crate::agents::problem::Refusal;
 use crate::app::App;
+use crate::audit::{Actor, Change, record};
 use crate::ca::Request;
 use crate::store::events::{self, Event};
 use crate::store::host_conflicts::{self, Route};
 use crate::store::{agent_certs, host_instances, hosts, json_text, unix_millis};
 
 /// Issues a certificate to `host` for the key in `body`.
-pub async fn renew(app: &App, host: HostId, body: &[u8]) -> Result<RenewResponse, Refusal> {
+pub async fn renew(
+    app: &App,
+    host: HostId,
+    peer: IpAddr,
+    body: &[u8],
+) -> Result<RenewResponse, Refusal> {
     let request: RenewRequest =
         codec::decode(body, &Limits::bytes(limits::ENROLL_BYTES)).map_err(|error| {
             let detail = format!("{:#}", anyhow::Error::from(error));
@@ -36,23 +45,41 @@ pub async fn renew(app: &App, host: HostId, body: &[u8]) -> Result<RenewResponse
     hosts::lock(&mut transaction, host)
         .await
         .map_err(unavailable)?;
-    let (certificate, not_after) = certificate_for(app, &mut transaction, host, &csr).await?;
+    let (certificate, not_after) = certificate_for(
+        app,
+        &mut transaction,
+        &Applicant {
+            host,
+            peer,
+            action: "host.renew",
+        },
+        &csr,
+    )
+    .await?;
     transaction.commit().await.map_err(unavailable)?;
     Ok(response(app, certificate, not_after))
 }
 
-/// The certificate that `host`, whose row is locked, has for this key, or a fresh one.
+/// Who asks, whose row is locked, and what for.
+pub(super) struct Applicant {
+    pub(super) host: HostId,
+    pub(super) peer: IpAddr,
+    /// For the audit log.
+    pub(super) action: &'static str,
+}
+
+/// The certificate that the host has for this key, or a fresh one.
 pub(super) async fn certificate_for(
     app: &App,
     connection: &mut PgConnection,
-    host: HostId,
+    applicant: &Applicant,
     csr: &Request,
 ) -> Result<(Vec<u8>, OffsetDateTime), Refusal> {
     let known = agent_certs::find_by_key(connection, &csr.spki_sha256)
         .await
         .map_err(unavailable)?;
     match known {
-        Some(known) if known.host_id != host.0 || known.revoked_at.is_some() => {
+        Some(known) if known.host_id != applicant.host.0 || known.revoked_at.is_some() => {
             let detail = "this key is another host's, or of a revoked certificate; make a new one";
             Err(Refusal::new(
                 StatusCode::BAD_REQUEST,
@@ -64,7 +91,7 @@ pub(super) async fn certificate_for(
             Ok((known.certificate, known.not_after))
         }
         // One that expired before its answer arrived is of no use.
-        Some(_) | None => issue(app, connection, host, csr).await,
+        Some(_) | None => issue(app, connection, applicant, csr).await,
     }
 }
 
@@ -156,9 +183,10 @@ async fn split(
 async fn issue(
     app: &App,
     connection: &mut PgConnection,
-    host: HostId,
+    applicant: &Applicant,
     csr: &Request,
 ) -> Result<(Vec<u8>, OffsetDateTime), Refusal> {
+    let host = applicant.host;
     let now = app.clock.now();
     let lifetime = app
         .config
@@ -181,6 +209,12 @@ async fn issue(
         token_id: None,
     };
     agent_certs::insert(connection, &cert)
+        .await
+        .map_err(unavailable)?;
+    let change = Change::new(applicant.action, "host", host);
+    let change = change.after(json!({ "serial": hex::encode(&issued.serial) }));
+    let actor = Actor::agent(host, Some(applicant.peer));
+    record(connection, &actor, change, now)
         .await
         .map_err(unavailable)?;
     Ok((issued.certificate.to_vec(), issued.not_after))

@@ -4,6 +4,8 @@
 //! What proves it is the expired certificate's key; who that is says the list of issued certificates, not
 //! the request. Never for a revoked certificate or a retired host, and never later than [`WINDOW`].
 
+use std::net::IpAddr;
+
 use http::StatusCode;
 use infratrack_shared::codec::{self, Limits};
 use infratrack_shared::ids::HostId;
@@ -40,7 +42,7 @@ pub fn challenge(app: &App, body: &[u8]) -> Result<ChallengeResponse, Refusal> {
 }
 
 /// Issues a certificate for a new key to the host that holds the key of an expired one.
-pub async fn come_back(app: &App, body: &[u8]) -> Result<RenewResponse, Refusal> {
+pub async fn come_back(app: &App, peer: IpAddr, body: &[u8]) -> Result<RenewResponse, Refusal> {
     let request: ReturnRequest = decode(body)?;
     speaks(request.protocol)?;
     if !challenge::is_fresh(&app.ca.load(), &request.nonce, app.clock.now()) {
@@ -55,8 +57,13 @@ pub async fn come_back(app: &App, body: &[u8]) -> Result<RenewResponse, Refusal>
         .map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, code::CSR_INVALID, error))?;
     let mut transaction = app.pool.begin().await.map_err(unavailable)?;
     let host = prove(app, &mut transaction, &request).await?;
+    let applicant = renew::Applicant {
+        host,
+        peer,
+        action: "host.return",
+    };
     let (certificate, not_after) =
-        renew::certificate_for(app, &mut transaction, host, &csr).await?;
+        renew::certificate_for(app, &mut transaction, &applicant, &csr).await?;
     transaction.commit().await.map_err(unavailable)?;
     tracing::info!(%host, "a host returned with an expired certificate");
     Ok(renew::response(app, certificate, not_after))

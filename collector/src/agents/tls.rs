@@ -141,11 +141,16 @@ pub fn server_only(fleet: Arc<FleetTls>) -> Result<ServerConfig, TlsError> {
     ))
 }
 
+/// The one crypto provider.
+pub fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
 /// TLS 1.3 with the one crypto provider.
 pub fn builder() -> Result<rustls::ConfigBuilder<ServerConfig, rustls::WantsVerifier>, rustls::Error>
 {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13])
+    ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
 }
 
 fn without_resumption(mut config: ServerConfig) -> ServerConfig {

@@ -5,7 +5,7 @@
 
 mod clones;
 mod flush;
-mod json;
+pub(crate) mod json;
 mod plan;
 
 use std::net::IpAddr;
@@ -20,11 +20,13 @@ use sqlx::{Connection, PgPool};
 use time::OffsetDateTime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::clock::Clock;
 use crate::condition::Condition;
 use crate::config::{Ingest, Retention};
 use crate::store::{self, failure};
+use crate::traces;
 
 /// The server limits its statements by itself; this is for one that is gone without a word. Shorter than
 /// agents wait for an answer.
@@ -73,6 +75,8 @@ struct Queued {
     report: Report,
     rows: usize,
     reply: oneshot::Sender<Outcome>,
+    /// Of the request that it came with, where that is traced.
+    span: Span,
     _bytes: OwnedSemaphorePermit,
 }
 
@@ -147,6 +151,7 @@ impl Writers {
                 report,
                 rows,
                 reply,
+                span: traces::current(),
                 _bytes: bytes,
             })
             .map_err(|_| QueueFull)?;
@@ -199,12 +204,18 @@ impl Writer {
             if some.is_empty() {
                 continue;
             }
+            let rows = some.iter().map(|queued| queued.rows).sum();
+            let spans: Vec<_> = some.iter().map(|queued| queued.span.clone()).collect();
             let (reports, replies): (Vec<_>, Vec<_>) = some
                 .into_iter()
                 .map(|queued| (queued.report, queued.reply))
                 .unzip();
             let reports: Vec<_> = reports.iter().collect();
-            let outcomes = self.store(&reports).await;
+            let span = traces::flush(&spans, rows);
+            let outcomes = traces::within(span.clone(), self.store(&reports)).await;
+            if outcomes.contains(&Outcome::Unavailable) {
+                traces::has_failed(&span, "unavailable");
+            }
             for (reply, outcome) in replies.into_iter().zip(outcomes) {
                 // Whoever asked may be gone; what is stored stays stored.
                 drop(reply.send(outcome));

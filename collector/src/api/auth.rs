@@ -1,43 +1,41 @@
-//! Who is calling: an API token as `Authorization: Bearer` or `X-API-TOKEN`, or a browser's session.
+//! The guard before every route: who is calling, whether the table lets them, and whether it is really them.
+//!
+//! Who: an API token (`Authorization: Bearer` or `X-API-TOKEN`), else what a trusted proxy says, else a browser's session.
 
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
-use http::header::{AUTHORIZATION, HOST, HeaderMap, ORIGIN};
-use http::{Method, StatusCode};
-use sha2::{Digest, Sha256};
-use sqlx::PgConnection;
-use subtle::ConstantTimeEq;
+use http::header::{AUTHORIZATION, HeaderMap};
+use http::{Method, StatusCode, Uri};
 
 use crate::api::problem::Problem;
 use crate::api::requests::Answered;
+use crate::api::{csrf, idempotency, limits};
 use crate::app::App;
-use crate::login::session;
-use crate::roles::{Access, Role};
-use crate::store::api_tokens;
+use crate::audit::ActorKind;
+use crate::caller::{Caller, Session};
+use crate::http::network;
+use crate::login::proxy::Claim;
+use crate::login::session::{self, Client};
+use crate::login::token;
+use crate::roles::{Access, Role, Route};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::path::{Parameter, ParameterIn};
 
 /// What stands before a route.
 #[derive(Clone)]
 pub struct Guard {
     pub app: Arc<App>,
-    pub route: &'static str,
-    pub access: Access,
+    pub route: &'static Route,
 }
 
 impl Guard {
     /// Not for people with a browser.
     fn is_for_programs(&self) -> bool {
-        self.route.starts_with("/api/") || self.route == "/metrics"
+        self.route.path.starts_with("/api/v1/") || self.route.path == "/metrics"
     }
-}
-
-/// Who is calling.
-#[derive(Clone, Debug)]
-pub struct Caller {
-    pub name: String,
-    pub role: Role,
 }
 
 /// Lets a request through whose caller may; the handler finds the [`Caller`] in its extensions.
@@ -46,7 +44,7 @@ pub async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> 
     let done = guarded(&guard, &mut known, request, next).await;
     let mut response = done.unwrap_or_else(IntoResponse::into_response);
     response.extensions_mut().insert(Answered {
-        route: guard.route,
+        route: &guard.route.path,
         caller: known,
     });
     response
@@ -59,133 +57,160 @@ async fn guarded(
     mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    same_origin(request.method(), request.headers())?;
-    let Access::Role(needed) = guard.access else {
+    let claim = guard.app.proxy.take(&mut request);
+    csrf::same_origin(request.method(), request.headers())?;
+    if guard.route.access == Access::Public {
         return Ok(next.run(request).await);
+    }
+    let client = Client::of(&guard.app, &request);
+    *known = caller(&guard.app, request.headers(), claim, &client).await?;
+    let Some(caller) = known else {
+        // Guessing costs the address its share.
+        if let Err(refusal) = limits::take(&guard.app, network(client.address).to_string()) {
+            return Ok(*refusal);
+        }
+        return unknown(guard);
     };
-    *known = caller(&guard.app, request.headers()).await?;
-    match known {
-        Some(caller) if caller.role >= needed => {
-            request.extensions_mut().insert(caller.clone());
-            Ok(next.run(request).await)
-        }
-        Some(caller) => {
-            let detail = format!(
-                "this needs the role {}; {} has {}",
-                needed.name(),
-                caller.name,
-                caller.role.name()
-            );
-            Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
-        }
-        None if guard.is_for_programs() => {
-            let detail = "send a valid API token as Authorization: Bearer or X-API-TOKEN";
-            Err(Problem::new(
-                StatusCode::UNAUTHORIZED,
-                "unauthorized",
-                detail,
-            ))
-        }
-        None => Ok(Redirect::to("/login").into_response()),
+    if !caller.may(guard.route) {
+        return Err(forbidden(caller, guard.route));
+    }
+    if let Some(session) = &caller.session {
+        request = csrf::has_token(request, &session.csrf).await?;
+    }
+    if guard.route.step_up && caller.has_to_step_up(guard.app.clock.now()) {
+        return step_up(guard, request.uri());
+    }
+    let credential = format!("{}:{}", caller.kind.name(), caller.id);
+    let limits = match limits::take(&guard.app, credential.clone()) {
+        Ok(headers) => headers,
+        Err(refusal) => return Ok(*refusal),
+    };
+    takes_parameters(guard.route, request.uri())?;
+    request.extensions_mut().insert(caller.clone());
+    let mut response = if guard.route.method == Method::POST && guard.is_for_programs() {
+        let work = |request| next.run(request);
+        idempotency::once(&guard.app, credential, request, work).await?
+    } else {
+        next.run(request).await
+    };
+    response.headers_mut().extend(limits);
+    Ok(response)
+}
+
+/// A route of the API that knows no parameters takes none; one that knows some names those that it does not.
+fn takes_parameters(route: &Route, uri: &Uri) -> Result<(), Problem> {
+    let Some(operation) = &route.operation else {
+        return Ok(());
+    };
+    let of_query = |parameter: &RefOr<Parameter>| match parameter {
+        RefOr::T(parameter) => parameter.parameter_in == ParameterIn::Query,
+        RefOr::Ref(_) => true,
+    };
+    if operation.parameters.iter().flatten().any(of_query) {
+        return Ok(());
+    }
+    let name = uri.query().and_then(|query| query.split(['=', '&']).next());
+    match name {
+        Some(name) if !name.is_empty() => Err(Problem::parameter(name, "is not known here")),
+        _ => Ok(()),
     }
 }
 
-/// The caller that the request's token or session names; `None` without a valid one.
-async fn caller(app: &App, headers: &HeaderMap) -> Result<Option<Caller>, Problem> {
-    if let Some(token) = token(headers) {
-        return find(app, token).await;
+/// Nobody's request.
+fn unknown(guard: &Guard) -> Result<Response, Problem> {
+    if !guard.is_for_programs() {
+        return Ok(Redirect::to("/login").into_response());
     }
-    let held = session::find(app, headers).await?;
-    Ok(held.and_then(|held| {
-        Some(Caller {
-            role: Role::parse(&held.role)?,
-            name: held.name,
-        })
-    }))
+    let detail = "send a valid API token as Authorization: Bearer or X-API-TOKEN";
+    Err(Problem::new(
+        StatusCode::UNAUTHORIZED,
+        "unauthorized",
+        detail,
+    ))
 }
 
-/// The caller that a token names.
-pub async fn find(app: &App, token: &str) -> Result<Option<Caller>, Problem> {
-    let Some((id, secret)) = parse(token) else {
+fn forbidden(caller: &Caller, route: &Route) -> Problem {
+    let needed = match route.access {
+        Access::Public => "none",
+        Access::Role(role) => role.name(),
+    };
+    let detail = format!(
+        "this needs the role {needed}; {} has {}",
+        caller.name,
+        caller.role_name()
+    );
+    Problem::new(StatusCode::FORBIDDEN, "forbidden", detail)
+}
+
+/// Who is logged in has to show again who they are.
+fn step_up(guard: &Guard, uri: &Uri) -> Result<Response, Problem> {
+    if guard.is_for_programs() {
+        let detail = "log in again before this: POST /api/v1/session/step-up with the password";
+        return Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "step_up_required",
+            detail,
+        ));
+    }
+    // Where a form was sent, its page is what can be come back to.
+    let back = if guard.route.method.is_safe() {
+        uri.path()
+    } else {
+        "/hosts"
+    };
+    Ok(Redirect::to(&format!("/step-up?next={back}")).into_response())
+}
+
+/// The caller that the request's token, proxy or session names; `None` without a valid one.
+async fn caller(
+    app: &App,
+    headers: &HeaderMap,
+    claim: Option<Claim>,
+    client: &Client,
+) -> Result<Option<Caller>, Problem> {
+    if let Some(said) = said_token(headers) {
+        // Who names a token is nobody else, be it none.
+        return find(app, said, client).await;
+    }
+    if let Some(claim) = claim {
+        return claim.caller(client).map(Some);
+    }
+    let Some(held) = session::find(app, headers, client).await? else {
         return Ok(None);
     };
-    let mut connection = app.pool.acquire().await?;
-    let row = api_tokens::find_valid(&mut connection, id, app.clock.now()).await?;
-    let hash = Sha256::digest(secret);
-    let valid = row.filter(|row| bool::from(row.secret_hash.ct_eq(&hash[..])));
-    Ok(valid.and_then(|row| {
-        Some(Caller {
-            name: row.name,
-            role: Role::parse(&row.role)?,
-        })
+    let (kind, id) = match (held.user_id, held.token_id) {
+        (Some(user_id), _) => (ActorKind::User, user_id.to_string()),
+        (None, token_id) => (ActorKind::Token, token_id.unwrap_or_default()),
+    };
+    Ok(Some(Caller {
+        kind,
+        id,
+        role: Role::parse(&held.role),
+        name: held.name,
+        scopes: Vec::new(),
+        address: client.address,
+        session: Some(Session {
+            id: held.session_id,
+            csrf: session::csrf(app, headers),
+            authenticated_at: held.authenticated_at,
+        }),
     }))
 }
 
-/// Makes a token `it_<id>_<secret>_<crc>`; it can be shown only now.
-pub async fn create_token(
-    connection: &mut PgConnection,
-    name: &str,
-    role: &str,
-    now: time::OffsetDateTime,
-) -> sqlx::Result<String> {
-    let (id, secret) = (
-        hex::encode(rand::random::<[u8; 8]>()),
-        hex::encode(rand::random::<[u8; 32]>()),
-    );
-    api_tokens::insert(connection, &id, name, &Sha256::digest(&secret), role, now).await?;
-    let body = format!("it_{id}_{secret}");
-    Ok(format!("{body}_{:08x}", crc32c::crc32c(body.as_bytes())))
-}
-
-/// Id and secret of a token whose checksum is right.
-pub fn parse(token: &str) -> Option<(&str, &str)> {
-    let (body, crc) = token.trim().rsplit_once('_')?;
-    let (id, secret) = body.strip_prefix("it_")?.split_once('_')?;
-    (u32::from_str_radix(crc, 16).ok()? == crc32c::crc32c(body.as_bytes())).then_some((id, secret))
-}
-
-fn token(headers: &HeaderMap) -> Option<&str> {
-    let text = |name| {
-        headers
-            .get(name)
-            .and_then(|value: &http::HeaderValue| value.to_str().ok())
-    };
-    if let Some(bearer) = headers
-        .get(AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-    {
-        return bearer.strip_prefix("Bearer ");
+/// The caller that a token of either kind names.
+pub async fn find(app: &App, said: &str, client: &Client) -> Result<Option<Caller>, Problem> {
+    if let Some(caller) = app.fixed_tokens.find(said, client.address) {
+        return Ok(Some(caller));
     }
-    text("x-api-token")
+    Ok(token::find(app, said, client.address).await?)
 }
 
-/// A browser says where an unsafe request comes from; from elsewhere it is refused.
-fn same_origin(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
-    let Some(origin) = headers.get(ORIGIN).filter(|_| !method.is_safe()) else {
-        return Ok(());
-    };
-    let origin = origin
-        .to_str()
-        .ok()
-        .and_then(|origin| origin.split_once("://"));
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    if origin.map(|(_, host)| host) == host {
-        return Ok(());
+/// What stands where a token should; what can't be one is "".
+fn said_token(headers: &HeaderMap) -> Option<&str> {
+    if let Some(value) = headers.get(AUTHORIZATION) {
+        let text = value.to_str().unwrap_or_default();
+        return Some(text.strip_prefix("Bearer ").unwrap_or_default());
     }
-    let detail = "this request came from another site's page";
-    Err(Problem::new(StatusCode::FORBIDDEN, "cross_origin", detail))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_with_a_typo_is_refused_before_the_database() {
-        let body = "it_0011223344556677_aabb";
-        let token = format!("{body}_{:08x}", crc32c::crc32c(body.as_bytes()));
-        assert_eq!(parse(&token), Some(("0011223344556677", "aabb")));
-        assert_eq!(parse(&token.replace("aabb", "aabc")), None);
-        assert_eq!(parse("nonsense"), None);
-    }
+    let value = headers.get("x-api-token")?;
+    Some(value.to_str().unwrap_or_default())
 }

@@ -2,29 +2,32 @@
 
 use std::sync::Arc;
 
-use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection};
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, State};
 use http::StatusCode;
 use infratrack_shared::ids::{CommandId, HostId};
 use infratrack_shared::wire::answer::Action;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use time::Duration;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::agents::commands::{action, action_name};
-use crate::api::auth::Caller;
 use crate::api::hosts;
+use crate::api::input::{Json, Path};
 use crate::api::page::Page;
 use crate::api::problem::Problem;
 use crate::app::App;
+use crate::audit::{Change, record};
+use crate::caller::Caller;
 use crate::store::commands::{self, CommandRow, NewCommand as StoredCommand};
+use crate::store::unix_millis;
 
 /// A command nobody could deliver within this is given up.
 pub(super) const LIFETIME: Duration = Duration::hours(1);
 
 /// What to do.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewCommand {
     /// `refresh_facts` or `renew`.
@@ -32,41 +35,54 @@ pub struct NewCommand {
 }
 
 /// The id of what was queued.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[schema(as = CreatedCommand)]
 pub struct Created {
+    #[schema(value_type = Uuid)]
     pub id: CommandId,
 }
 
 /// `GET`: newest first, at most 100.
+#[utoipa::path(
+    get,
+    path = "/api/v1/hosts/{id}/commands",
+    tag = "commands",
+    params(("id" = Uuid, Path)),
+    responses((status = 200, body = Page<CommandRow>)),
+)]
 pub async fn list(
     State(app): State<Arc<App>>,
-    id: Result<Path<Uuid>, PathRejection>,
+    Path(id): Path<Uuid>,
 ) -> Result<Json<Page<CommandRow>>, Problem> {
-    let id = HostId(id?.0);
+    let id = HostId(id);
     hosts::find(&app, id).await?;
     let mut connection = app.pool.acquire().await?;
     let items = commands::list(&mut connection, id, 100).await?;
-    let total = i64::try_from(items.len()).unwrap_or(i64::MAX);
-    Ok(Json(Page {
-        items,
-        total,
-        next_cursor: None,
-    }))
+    Ok(Json(Page::whole(items)))
 }
 
 /// `POST`: 201 once it is queued.
+#[utoipa::path(
+    post,
+    path = "/api/v1/hosts/{id}/commands",
+    tag = "commands",
+    params(("id" = Uuid, Path)),
+    request_body = NewCommand,
+    responses((status = 201, body = Created)),
+)]
 pub async fn create(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
-    id: Result<Path<Uuid>, PathRejection>,
-    body: Result<Json<NewCommand>, JsonRejection>,
+    Path(id): Path<Uuid>,
+    Json(body): Json<NewCommand>,
 ) -> Result<(StatusCode, Json<Created>), Problem> {
-    let (id, Json(body)) = (HostId(id?.0), body?);
+    let id = HostId(id);
     let action = match action(&body.action) {
         action @ (Action::RefreshFacts | Action::Renew) => action,
         Action::RunBackup | Action::RunDrill | Action::Verify | Action::Unsupported => {
-            return Err(Problem::invalid(
-                "action must be one of refresh_facts, renew",
+            return Err(Problem::field(
+                "/action",
+                "must be one of refresh_facts, renew",
             ));
         }
     };
@@ -95,6 +111,10 @@ pub async fn queue(
     };
     let mut transaction = app.pool.begin().await?;
     commands::insert(&mut transaction, &command).await?;
+    let change = Change::new("command.create", "command", command.id).after(json!({
+        "host": host, "action": command.action, "expires_at": unix_millis(command.expires_at),
+    }));
+    record(&mut transaction, &caller.actor(), change, now).await?;
     commands::notify(&mut transaction, host).await?;
     transaction.commit().await?;
     Ok(command.id)

@@ -4,21 +4,22 @@
 
 use std::sync::Arc;
 
-use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, State};
 use http::StatusCode;
 use infratrack_shared::ids::{CommandId, HostId};
 use infratrack_shared::wire::answer::Action;
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::agents::commands::action_name;
-use crate::api::auth::Caller;
 use crate::api::commands::LIFETIME;
 use crate::api::hosts;
+use crate::api::input::{Json, Path};
 use crate::api::page::Page;
 use crate::api::problem::Problem;
 use crate::app::App;
+use crate::audit::{Change, record};
+use crate::caller::Caller;
 use crate::store::commands::{self, NewCommand};
 use crate::store::host_conflicts::{self, ConflictRow};
 use crate::store::host_instances;
@@ -27,39 +28,55 @@ use crate::store::host_instances;
 const MOST: i64 = 500;
 
 /// `GET`: newest first, at most 500.
+#[utoipa::path(
+    get,
+    path = "/api/v1/hosts/{id}/conflicts",
+    tag = "conflicts",
+    params(("id" = Uuid, Path)),
+    responses((status = 200, body = Page<ConflictRow>)),
+)]
 pub async fn list(
     State(app): State<Arc<App>>,
-    id: Result<Path<Uuid>, PathRejection>,
+    Path(id): Path<Uuid>,
 ) -> Result<Json<Page<ConflictRow>>, Problem> {
-    let id = HostId(id?.0);
+    let id = HostId(id);
     hosts::find(&app, id).await?;
     let mut connection = app.pool.acquire().await?;
     let items = host_conflicts::list(&mut connection, id, None, MOST).await?;
-    let total = i64::try_from(items.len()).unwrap_or(i64::MAX);
-    Ok(Json(Page {
-        items,
-        total,
-        next_cursor: None,
-    }))
+    Ok(Json(Page::whole(items)))
 }
 
 /// `POST …/{conflict}/drop`: the clone's batches are refused from here on; the certificate it shares is not.
+#[utoipa::path(
+    post,
+    path = "/api/v1/hosts/{id}/conflicts/{conflict}/drop",
+    tag = "conflicts",
+    params(("id" = Uuid, Path), ("conflict" = Uuid, Path)),
+    responses((status = 200, body = ConflictRow)),
+)]
 pub async fn drop_clone(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
-    ids: Result<Path<(Uuid, Uuid)>, PathRejection>,
+    Path(ids): Path<(Uuid, Uuid)>,
 ) -> Result<Json<ConflictRow>, Problem> {
-    resolve(&app, &caller, ids?.0, Decision::Drop).await
+    resolve(&app, &caller, ids, Decision::Drop).await
 }
 
 /// `POST …/{conflict}/split`: the clone is asked to get a key and a certificate as a host of its own, which it
 /// becomes when it is given one. Asking again sends the command again.
+#[utoipa::path(
+    post,
+    path = "/api/v1/hosts/{id}/conflicts/{conflict}/split",
+    tag = "conflicts",
+    params(("id" = Uuid, Path), ("conflict" = Uuid, Path)),
+    responses((status = 200, body = ConflictRow)),
+)]
 pub async fn split(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
-    ids: Result<Path<(Uuid, Uuid)>, PathRejection>,
+    Path(ids): Path<(Uuid, Uuid)>,
 ) -> Result<Json<ConflictRow>, Problem> {
-    resolve(&app, &caller, ids?.0, Decision::Split).await
+    resolve(&app, &caller, ids, Decision::Split).await
 }
 
 /// What an operator decides.
@@ -112,6 +129,14 @@ async fn resolve(
     }
     host_conflicts::update_counts(&mut transaction, host).await?;
     let row = find(&mut transaction, host, conflict).await?;
+    let action = match decision {
+        Decision::Drop => "conflict.drop",
+        Decision::Split => "conflict.split",
+    };
+    let change = Change::new(action, "conflict", conflict)
+        .before(json!({ "state": found.state }))
+        .after(json!({ "state": row.state, "host": host, "hidden_host": row.hidden_host_id }));
+    record(&mut transaction, &caller.actor(), change, now).await?;
     transaction.commit().await?;
     tracing::info!(%host, %conflict, by = caller.name, state = row.state, "a conflict was decided");
     Ok(Json(row))

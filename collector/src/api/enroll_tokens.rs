@@ -1,33 +1,40 @@
-//! `POST /api/v1/enroll-tokens`: a token that brings a host in, shown once.
+//! `/api/v1/enroll-tokens`: tokens that bring hosts in.
 
 use std::sync::Arc;
 
-use axum::Json;
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, State};
+use axum::response::IntoResponse;
 use http::StatusCode;
 use infratrack_shared::ids::HostId;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use time::Duration;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::agents::enroll::{TokenOptions, create_token};
-use crate::api::auth::Caller;
 use crate::api::hosts;
+use crate::api::idempotency::Secret;
+use crate::api::input::{Json, Path};
+use crate::api::page::Page;
 use crate::api::problem::Problem;
 use crate::app::App;
-use crate::store::enroll_tokens;
+use crate::audit::{Change, record};
+use crate::caller::Caller;
+use crate::store::enroll_tokens::{self, EnrollTokenRow};
 
 /// The longest a token may live.
 const MAX_LIFETIME_S: i64 = 7 * 24 * 3600;
 
 /// What the token allows; everything has a default.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[schema(as = NewEnrollToken)]
 #[serde(deny_unknown_fields, default)]
 pub struct NewToken {
     pub lifetime_s: Option<i64>,
     pub max_uses: Option<i32>,
+    #[schema(value_type = Option<String>)]
     pub cidr: Option<IpNet>,
     pub hostname_pattern: Option<String>,
     pub tags: Vec<String>,
@@ -37,34 +44,84 @@ pub struct NewToken {
 }
 
 /// The token, and where to use it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = CreatedEnrollToken)]
 pub struct Created {
     pub id: String,
     pub token: String,
     pub enroll_endpoint: String,
 }
 
-/// Makes one.
+/// Lists the tokens that still let someone in, newest first, at most 500.
+#[utoipa::path(
+    get,
+    path = "/api/v1/enroll-tokens",
+    tag = "enroll-tokens",
+    responses((status = 200, body = Page<EnrollTokenRow>)),
+)]
+pub async fn list(State(app): State<Arc<App>>) -> Result<Json<Page<EnrollTokenRow>>, Problem> {
+    let mut connection = app.pool.acquire().await?;
+    let rows = enroll_tokens::list(&mut connection, None, app.clock.now()).await?;
+    Ok(Json(Page::whole(rows)))
+}
+
+/// Deletes a token: it lets nobody in any more. Hosts that came in with it stay.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/enroll-tokens/{id}",
+    tag = "enroll-tokens",
+    params(("id" = String, Path)),
+    responses((status = 204)),
+)]
+pub async fn delete(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let now = app.clock.now();
+    let mut transaction = app.pool.begin().await?;
+    let rows = enroll_tokens::list(&mut transaction, Some(&id), now).await?;
+    let Some(row) = rows.into_iter().next() else {
+        return Err(Problem::missing("enrollment token", id));
+    };
+    enroll_tokens::delete(&mut transaction, &id).await?;
+    let change = Change::new("enroll_token.delete", "enroll_token", &id).before(json!(row));
+    record(&mut transaction, &caller.actor(), change, now).await?;
+    transaction.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Makes an enrollment token; its text is in this answer and nowhere else.
+#[utoipa::path(
+    post,
+    path = "/api/v1/enroll-tokens",
+    tag = "enroll-tokens",
+    request_body = NewToken,
+    responses((status = 201, body = Created)),
+)]
 pub async fn create(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
-    body: Result<Json<NewToken>, JsonRejection>,
-) -> Result<(StatusCode, Json<Created>), Problem> {
-    let Json(body) = body?;
+    Json(body): Json<NewToken>,
+) -> Result<impl IntoResponse, Problem> {
     let defaults = TokenOptions::default();
     let lifetime_s = body.lifetime_s.unwrap_or(defaults.lifetime.whole_seconds());
     if !(1..=MAX_LIFETIME_S).contains(&lifetime_s) {
-        return Err(Problem::invalid(format!(
-            "lifetime_s must be from 1 to {MAX_LIFETIME_S}"
-        )));
+        return Err(Problem::field(
+            "/lifetime_s",
+            format!("must be from 1 to {MAX_LIFETIME_S}"),
+        ));
     }
     let max_uses = body.max_uses.unwrap_or(defaults.max_uses);
     if !(1..=500).contains(&max_uses) {
-        return Err(Problem::invalid("max_uses must be from 1 to 500"));
+        return Err(Problem::field("/max_uses", "must be from 1 to 500"));
     }
     if let Some(host) = body.host_id {
         if max_uses != 1 {
-            return Err(Problem::invalid("a token for one host has one use"));
+            return Err(Problem::field(
+                "/max_uses",
+                "must be 1 for a token of one host",
+            ));
         }
         hosts::find(&app, HostId(host)).await?;
     }
@@ -85,7 +142,7 @@ pub async fn create(
             "the certificate authority can't sign",
         )
     })?;
-    let token = create_token(&app.pool, pin, &options, &caller.name, app.clock.now())
+    let token = create_token(&app.pool, pin, &options, &caller.actor(), app.clock.now())
         .await
         .map_err(|error| {
             tracing::error!(
@@ -103,23 +160,35 @@ pub async fn create(
         token: token.reveal(),
         enroll_endpoint: app.config.enroll_endpoint(),
     };
-    Ok((StatusCode::CREATED, Json(created)))
+    Ok((StatusCode::CREATED, Extension(Secret), Json(created)))
 }
 
 /// How many hosts may come in now.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub struct Approved {
     pub approved: u64,
 }
 
 /// `POST /api/v1/enroll-tokens/{id}/approve`: lets every host in that waits with this token.
+#[utoipa::path(
+    post,
+    path = "/api/v1/enroll-tokens/{id}/approve",
+    tag = "enroll-tokens",
+    params(("id" = String, Path)),
+    responses((status = 200, body = Approved)),
+)]
 pub async fn approve(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Json<Approved>, Problem> {
-    let mut connection = app.pool.acquire().await?;
-    let approved = enroll_tokens::approve(&mut connection, &id, app.clock.now()).await?;
+    let now = app.clock.now();
+    let mut transaction = app.pool.begin().await?;
+    let approved = enroll_tokens::approve(&mut transaction, &id, now).await?;
+    let change = Change::new("enroll_token.approve", "enroll_token", &id);
+    let change = change.after(json!({ "approved": approved }));
+    record(&mut transaction, &caller.actor(), change, now).await?;
+    transaction.commit().await?;
     tracing::info!(
         token = id,
         by = caller.name,

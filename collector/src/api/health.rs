@@ -1,6 +1,7 @@
 //! `GET /health`: 200 when this collector can do its work, else 503 with the part that is wrong.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Json;
@@ -31,29 +32,68 @@ pub struct Check {
     pub detail: String,
 }
 
-/// Looks at the database and its migrations, and whether it takes what is written.
-pub async fn health(State(app): State<Arc<App>>) -> Response {
+impl Check {
+    fn of(name: &'static str, failure: Option<&'static str>, well: &str) -> Self {
+        Self {
+            name,
+            ok: failure.is_none(),
+            detail: failure.unwrap_or(well).to_owned(),
+        }
+    }
+}
+
+impl Health {
+    /// All is well where every part is.
+    pub fn of(checks: Vec<Check>) -> Self {
+        let ok = checks.iter().all(|check| check.ok);
+        Self {
+            status: if ok { "ok" } else { "failing" },
+            version: env!("CARGO_PKG_VERSION"),
+            checks,
+        }
+    }
+}
+
+impl IntoResponse for Health {
+    fn into_response(self) -> Response {
+        let status = if self.status == "ok" {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        (status, Json(self)).into_response()
+    }
+}
+
+/// Looks at the database and its migrations, whether it takes what is written, and whether it lets this collector in.
+pub async fn health(State(app): State<Arc<App>>) -> Health {
     let mut checks = check(&app.pool).await;
-    let failure = app.alive.failure().or(app.writers.condition().failure());
-    checks.push(Check {
-        name: "writes",
-        ok: failure.is_none(),
-        detail: failure
-            .unwrap_or("Postgres stores what it is given")
-            .to_owned(),
-    });
-    let ok = checks.iter().all(|check| check.ok);
-    let status = if ok {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    let health = Health {
-        status: if ok { "ok" } else { "failing" },
-        version: env!("CARGO_PKG_VERSION"),
-        checks,
-    };
-    (status, Json(health)).into_response()
+    let writes = app.alive.failure().or(app.writers.condition().failure());
+    checks.push(Check::of(
+        "writes",
+        writes,
+        "Postgres stores what it is given",
+    ));
+    checks.push(Check::of(
+        "connections",
+        app.connects.failure(),
+        "Postgres takes new connections",
+    ));
+    Health::of(checks)
+}
+
+/// `GET /health/live`: this process answers, whatever the database does. For who restarts what hangs.
+pub async fn live() -> Health {
+    Health::of(Vec::new())
+}
+
+/// `GET /health/ready`: it can be sent work. For load balancers.
+pub async fn ready(State(app): State<Arc<App>>) -> Health {
+    let mut checks = check(&app.pool).await;
+    let draining = app.draining.load(Ordering::Relaxed);
+    let draining = draining.then_some("this collector is stopping");
+    checks.push(Check::of("draining", draining, "this collector goes on"));
+    Health::of(checks)
 }
 
 /// The same for `doctor`.

@@ -1,29 +1,36 @@
-//! `/api/v1/hosts`: hosts with their state, and what each of them reported.
+//! `/api/v1/hosts`: hosts with their state, what each of them reported, and what operators say of them.
+
+pub mod bulk;
+pub mod edit;
+pub mod export;
+pub mod fields;
+pub mod list;
+pub mod query;
+pub mod reported;
+pub mod retire;
+pub mod rules;
 
 use std::sync::Arc;
 
-use axum::Json;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header;
 use infratrack_shared::ids::HostId;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use time::OffsetDateTime;
 use time::serde::rfc3339;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::api::auth::Caller;
-use crate::api::page::{self, Page, PageQuery};
+use crate::api::input::{Path, Query};
 use crate::api::problem::Problem;
 use crate::app::App;
-use crate::store::events::EventRow;
-use crate::store::facts::FactRow;
-use crate::store::gaps::GapRow;
-use crate::store::heartbeats::HeartbeatRow;
-use crate::store::hosts::{Filter, HostRow};
-use crate::store::{self, agent_certs};
+use crate::store;
+use crate::store::hosts::list::HostRow;
+use fields::{Fields, HostQuery};
 
 /// A host as programs see it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Host {
     pub id: Uuid,
     pub name: String,
@@ -31,6 +38,8 @@ pub struct Host {
     pub status: String,
     /// Why, in words.
     pub reasons: Vec<String>,
+    /// Why, as stable words to filter by.
+    pub reason_codes: Vec<String>,
     /// `online | late | offline | never`.
     pub liveness: String,
     pub liveness_reason: Option<String>,
@@ -40,6 +49,30 @@ pub struct Host {
     pub created_at: OffsetDateTime,
     pub machine_id: Option<String>,
     pub tags: Vec<String>,
+    pub owner: Option<String>,
+    pub environment: Option<String>,
+    pub addresses: Vec<String>,
+    /// The cloud's.
+    pub instance_id: Option<String>,
+    /// As in os-release: `debian`.
+    pub os_id: Option<String>,
+    pub os_name: Option<String>,
+    /// `agent | manual | inventory`.
+    pub origin: String,
+    /// What an operator set by hand, which neither the host nor an inventory overwrites.
+    pub edited: Vec<String>,
+    /// Of what operators edit; the `ETag` has it too.
+    pub version: i64,
+    /// When an operator last edited it.
+    #[serde(with = "rfc3339::option")]
+    pub updated_at: Option<OffsetDateTime>,
+    #[serde(with = "rfc3339::option")]
+    pub retired_at: Option<OffsetDateTime>,
+    /// Since when its inventory no longer lists it.
+    #[serde(with = "rfc3339::option")]
+    pub missing_since: Option<OffsetDateTime>,
+    /// The host that it was another row of.
+    pub merged_into: Option<Uuid>,
     pub agent_version: Option<String>,
     /// The host's clock less the collector's.
     pub skew_ms: Option<i64>,
@@ -58,6 +91,7 @@ impl From<HostRow> for Host {
         Self {
             id: row.host_id,
             reasons: row.reasons.iter().map(|code| reason(code, &row)).collect(),
+            reason_codes: row.reasons,
             name: row.name,
             status: row.status,
             liveness: row.liveness,
@@ -66,6 +100,19 @@ impl From<HostRow> for Host {
             created_at: row.created_at,
             machine_id: row.machine_id,
             tags: row.tags,
+            owner: row.owner,
+            environment: row.environment,
+            addresses: row.addresses,
+            instance_id: row.instance_id,
+            os_id: row.os_id,
+            os_name: row.os_name,
+            origin: row.origin,
+            edited: row.edited,
+            version: row.version,
+            updated_at: row.updated_at,
+            retired_at: row.retired_at,
+            missing_since: row.missing_since,
+            merged_into: row.merged_into,
             agent_version: row.agent_version,
             skew_ms: row.skew_ms,
             cpu_ratio: row.cpu_ratio,
@@ -79,6 +126,20 @@ impl From<HostRow> for Host {
     }
 }
 
+/// What `host_reasons` in the database gives.
+pub const REASONS: [&str; 10] = [
+    "offline",
+    "identity_conflict",
+    "disk_critical",
+    "late",
+    "unprobed",
+    "disk_warning",
+    "failed_units",
+    "reboot_required",
+    "clock_skew",
+    "certificate_expiring",
+];
+
 /// The words for a reason that `host_reasons` in the database gave.
 fn reason(code: &str, row: &HostRow) -> String {
     let percent = |ratio: Option<f32>| ratio.unwrap_or_default() * 100.0;
@@ -87,6 +148,7 @@ fn reason(code: &str, row: &HostRow) -> String {
             Some(why) if row.liveness == code => format!("{code}: {why}"),
             _ => code.to_owned(),
         },
+        "unprobed" => "it has no agent, and is not probed any more".to_owned(),
         "identity_conflict" => "two machines report as this host (cloned disk?)".to_owned(),
         "disk_critical" | "disk_warning" => {
             format!("a filesystem is {:.0} % full", percent(row.disk_used_ratio))
@@ -107,199 +169,56 @@ fn reason(code: &str, row: &HostRow) -> String {
     }
 }
 
-/// The parameters of the list of hosts.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HostsQuery {
-    pub status: Option<String>,
-    pub liveness: Option<String>,
-    pub q: Option<String>,
-    pub limit: Option<i64>,
-    pub cursor: Option<String>,
+/// One host, with what lists leave out.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct HostDetail {
+    #[serde(flatten)]
+    pub host: Host,
+    /// Markdown.
+    pub notes: Option<String>,
 }
 
-impl HostsQuery {
-    /// The filter, if its words exist.
-    pub fn filter(&self) -> Result<Filter, Problem> {
-        one_of(
-            "status",
-            self.status.as_deref(),
-            &["healthy", "degraded", "unhealthy", "unknown"],
-        )?;
-        one_of(
-            "liveness",
-            self.liveness.as_deref(),
-            &["online", "late", "offline", "never"],
-        )?;
-        Ok(Filter {
-            status: self.status.clone(),
-            liveness: self.liveness.clone(),
-            q: self.q.clone(),
-        })
-    }
-}
-
-fn one_of(name: &str, value: Option<&str>, words: &[&str]) -> Result<(), Problem> {
-    match value {
-        Some(value) if !words.contains(&value) => Err(Problem::invalid(format!(
-            "{name} must be one of {}",
-            words.join(", ")
-        ))),
-        _ => Ok(()),
-    }
-}
-
-/// `GET /api/v1/hosts`.
-pub async fn list(
-    State(app): State<Arc<App>>,
-    query: Result<Query<HostsQuery>, QueryRejection>,
-) -> Result<Json<Page<Host>>, Problem> {
-    let Query(query) = query?;
-    let limit = page::limit(query.limit)?;
-    let asked = store::hosts::Page {
-        filter: query.filter()?,
-        host: None,
-        after: page::cursor(query.cursor.as_deref())?,
-        limit,
-    };
-    let mut connection = app.pool.acquire().await?;
-    let cutoffs = app.silence.cutoffs(app.clock.now());
-    let rows = store::hosts::list(&mut connection, &asked, cutoffs).await?;
-    let total = rows.first().map_or(0, |row| row.total);
-    let hosts: Vec<Host> = rows.into_iter().map(Host::from).collect();
-    Ok(page::page(hosts, total, limit, |host| {
-        (host.name.clone(), host.id)
-    }))
-}
-
-/// `GET /api/v1/hosts/{id}`.
+/// `GET /api/v1/hosts/{id}`: the `ETag` is of what operators edit, not of what the host reports.
+#[utoipa::path(
+    get,
+    path = "/api/v1/hosts/{id}",
+    tag = "hosts",
+    params(("id" = Uuid, Path), HostQuery),
+    responses((status = 200, body = HostDetail, headers(("ETag" = String)))),
+)]
 pub async fn get(
     State(app): State<Arc<App>>,
-    id: Result<Path<Uuid>, PathRejection>,
-) -> Result<Json<Host>, Problem> {
-    find(&app, HostId(id?.0)).await.map(Json)
+    Path(id): Path<Uuid>,
+    Query(query): Query<HostQuery>,
+) -> Result<Response, Problem> {
+    let fields = Fields::parse(query.fields.as_deref(), fields::of_detail)?;
+    let detail = detail(&app, HostId(id)).await?;
+    Ok(tagged(&detail, fields.json(&detail)))
+}
+
+/// An answer with the `ETag` of what it shows.
+pub fn tagged(detail: &HostDetail, answer: impl IntoResponse) -> Response {
+    ([(header::ETAG, etag(detail.host.version))], answer).into_response()
+}
+
+/// The host with this id and its notes, or 404.
+pub async fn detail(app: &App, id: HostId) -> Result<HostDetail, Problem> {
+    let host = find(app, id).await?;
+    let mut connection = app.pool.acquire().await?;
+    let notes = store::hosts::edit::find_notes(&mut connection, id).await?;
+    Ok(HostDetail { host, notes })
 }
 
 /// The host with this id, or 404.
 pub async fn find(app: &App, id: HostId) -> Result<Host, Problem> {
-    let asked = store::hosts::Page {
-        filter: Filter::default(),
-        host: Some(id),
-        after: None,
-        limit: 1,
-    };
     let mut connection = app.pool.acquire().await?;
     let cutoffs = app.silence.cutoffs(app.clock.now());
-    let row = store::hosts::list(&mut connection, &asked, cutoffs)
-        .await?
-        .pop();
+    let row = store::hosts::list::find(&mut connection, id, cutoffs).await?;
     row.map(Host::from)
         .ok_or_else(|| Problem::missing("host", id))
 }
 
-/// `GET /api/v1/hosts/{id}/heartbeats`: raw, newest first.
-pub async fn heartbeats(
-    State(app): State<Arc<App>>,
-    id: Result<Path<Uuid>, PathRejection>,
-    query: Result<Query<PageQuery>, QueryRejection>,
-) -> Result<Json<Page<HeartbeatRow>>, Problem> {
-    let (id, query) = (HostId(id?.0), query?.0);
-    let limit = page::limit(query.limit)?;
-    let before: Option<i128> = page::cursor(query.cursor.as_deref())?;
-    let before = before.and_then(|nanos| OffsetDateTime::from_unix_timestamp_nanos(nanos).ok());
-    find(&app, id).await?;
-    let mut connection = app.pool.acquire().await?;
-    let rows = store::heartbeats::list(&mut connection, id, before, limit).await?;
-    let total = store::heartbeats::count(&mut connection, id).await?;
-    Ok(page::page(rows, total, limit, |row| {
-        row.at.unix_timestamp_nanos()
-    }))
-}
-
-/// `GET /api/v1/hosts/{id}/facts`.
-pub async fn facts(
-    State(app): State<Arc<App>>,
-    id: Result<Path<Uuid>, PathRejection>,
-) -> Result<Json<Page<FactRow>>, Problem> {
-    let id = HostId(id?.0);
-    find(&app, id).await?;
-    let mut connection = app.pool.acquire().await?;
-    let items = store::facts::list(&mut connection, id).await?;
-    let total = i64::try_from(items.len()).unwrap_or(i64::MAX);
-    Ok(Json(Page {
-        items,
-        total,
-        next_cursor: None,
-    }))
-}
-
-/// `GET /api/v1/hosts/{id}/events`: newest first.
-pub async fn events(
-    State(app): State<Arc<App>>,
-    id: Result<Path<Uuid>, PathRejection>,
-    query: Result<Query<PageQuery>, QueryRejection>,
-) -> Result<Json<Page<EventRow>>, Problem> {
-    let (id, query) = (HostId(id?.0), query?.0);
-    let limit = page::limit(query.limit)?;
-    let before: Option<(i128, i64)> = page::cursor(query.cursor.as_deref())?;
-    let before = before.and_then(|(nanos, event)| {
-        Some((
-            OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?,
-            event,
-        ))
-    });
-    find(&app, id).await?;
-    let mut connection = app.pool.acquire().await?;
-    let rows = store::events::list(&mut connection, id, before, limit).await?;
-    let total = store::events::count(&mut connection, id).await?;
-    Ok(page::page(rows, total, limit, |row| {
-        (row.at.unix_timestamp_nanos(), row.event_id)
-    }))
-}
-
-/// `GET /api/v1/hosts/{id}/gaps`: what will never come, newest first; at most 500.
-pub async fn gaps(
-    State(app): State<Arc<App>>,
-    id: Result<Path<Uuid>, PathRejection>,
-) -> Result<Json<Page<GapRow>>, Problem> {
-    let id = HostId(id?.0);
-    find(&app, id).await?;
-    let mut connection = app.pool.acquire().await?;
-    let items = store::gaps::list(&mut connection, id, 500).await?;
-    let total = i64::try_from(items.len()).unwrap_or(i64::MAX);
-    Ok(Json(Page {
-        items,
-        total,
-        next_cursor: None,
-    }))
-}
-
-/// How many certificates were revoked.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Revoked {
-    pub revoked: u64,
-}
-
-/// `POST /api/v1/hosts/{id}/revoke`: every certificate of the host; every collector acts within 5 s.
-pub async fn revoke(
-    State(app): State<Arc<App>>,
-    Extension(caller): Extension<Caller>,
-    id: Result<Path<Uuid>, PathRejection>,
-) -> Result<Json<Revoked>, Problem> {
-    let id = HostId(id?.0);
-    find(&app, id).await?;
-    let now = app.clock.now();
-    let mut transaction = app.pool.begin().await?;
-    let revoked = agent_certs::revoke(
-        &mut transaction,
-        id,
-        &caller.name,
-        "revoked by an operator",
-        now,
-    )
-    .await?;
-    agent_certs::notify_revoked(&mut transaction).await?;
-    transaction.commit().await?;
-    tracing::info!(host = %id, by = caller.name, revoked, "certificates revoked");
-    Ok(Json(Revoked { revoked }))
+/// The `ETag` of a version: of what operators edit, not of what agents report.
+pub fn etag(version: i64) -> String {
+    format!("\"{version}\"")
 }

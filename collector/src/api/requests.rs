@@ -4,12 +4,15 @@
 use std::time::Duration;
 
 use axum::response::Response;
+use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::time::Instant;
+use tracing::Span;
 use uuid::Uuid;
 
-use crate::api::auth::Caller;
+use crate::caller::Caller;
 use crate::metrics::{Metrics, method_name};
+use crate::traces;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A longer one is not taken over.
@@ -34,6 +37,11 @@ pub fn current_id() -> String {
         .unwrap_or_else(|_| Uuid::new_v4().to_string())
 }
 
+/// `work` under the id of the request that this task answers, for a task of its own.
+pub fn under_this_id<F: Future>(work: F) -> impl Future<Output = F::Output> {
+    ID.scope(current_id(), work)
+}
+
 /// A request's head, as far as it is logged.
 #[derive(Debug)]
 pub struct Asked {
@@ -41,28 +49,44 @@ pub struct Asked {
     method: Method,
     path: String,
     started: Instant,
+    span: Span,
 }
 
 impl Asked {
     /// Reads it off a request. A query may hold what is nobody's business, so it stays out.
     pub fn of<B>(request: &http::Request<B>) -> Self {
+        let (method, headers) = (request.method(), request.headers());
+        let id = id(headers);
+        let path: String = request.uri().path().chars().take(PATH_CHARS).collect();
         Self {
-            id: id(request.headers()),
-            method: request.method().clone(),
-            path: request.uri().path().chars().take(PATH_CHARS).collect(),
+            span: traces::request(method, &path, headers, &id),
+            id,
+            method: method.clone(),
+            path,
             started: Instant::now(),
         }
     }
 
     /// Has `work` done under the request's id; counts and logs what came of it.
     pub async fn answer(self, metrics: &Metrics, work: impl Future<Output = Response>) -> Response {
-        let mut response = ID.scope(self.id.clone(), work).await;
+        let span = self.span.clone();
+        let work = ID.scope(self.id.clone(), work);
+        traces::within(span, work.map(|response| self.answered(metrics, response))).await
+    }
+
+    fn answered(self, metrics: &Metrics, mut response: Response) -> Response {
         if let Ok(id) = HeaderValue::from_str(&self.id) {
             response.headers_mut().insert(REQUEST_ID, id);
         }
         let answered = response.extensions().get::<Answered>();
         let route = answered.map_or("none", |answered| answered.route);
         let took = self.started.elapsed();
+        traces::is_answered_by(
+            &self.method,
+            answered.map(|answered| answered.route),
+            answered.and_then(|answered| answered.caller.as_ref()),
+            response.status(),
+        );
         metrics.request(
             "operators",
             method_name(&self.method),
@@ -89,7 +113,7 @@ impl Asked {
                 tracing::$level!(
                     request_id = self.id,
                     user = caller.map(|caller| caller.name.as_str()),
-                    role = caller.map(|caller| caller.role.name()),
+                    role = caller.map(Caller::role_name),
                     method = %self.method,
                     route,
                     path = self.path,

@@ -140,15 +140,14 @@ impl DirStore {
         .await
     }
 
-    pub(super) async fn delete(&self, key: &Key) -> Result<bool, BlobError> {
+    pub(super) async fn delete(&self, key: &Key) -> Result<(), BlobError> {
         let path = self.path(key);
         blocking(move || {
             match fs::remove_file(&path) {
-                Err(error) if is_absent(&error) => return Ok(false),
+                Err(error) if is_absent(&error) => return Ok(()),
                 other => other.map_err(file("remove", &path))?,
             }
-            sync_dir(path.parent().unwrap_or(&path)).map_err(file("sync", &path))?;
-            Ok(true)
+            sync_dir(path.parent().unwrap_or(&path)).map_err(file("sync", &path))
         })
         .await
     }

@@ -6,15 +6,12 @@
 use std::path::Path;
 
 use infratrack_shared::spiffe;
-use rcgen::{
-    BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
-    SanType,
-};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
 use rustls_pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use time::{Duration, OffsetDateTime};
 
-use super::{CaError, key_ids, leaf_params, read, read_certificate, spki_of, write_secret};
+use super::{CaError, Place, key_ids, leaf_params, read_certificate, spki_of, write_secret};
 
 const ROOT_LIFETIME: Duration = Duration::days(3650);
 const ISSUING_LIFETIME: Duration = Duration::days(1825);
@@ -43,12 +40,14 @@ pub(super) struct Names<'a> {
 }
 
 impl Authority {
-    /// Opens the files in `dir`; of a retired one, the certificates alone.
+    /// Opens the generation in a directory below the place; of a retired one, the certificates alone.
     pub(super) fn open(
-        dir: &Path,
+        place: &Place,
+        generation: &Path,
         signs_from: OffsetDateTime,
         retired_at: Option<OffsetDateTime>,
     ) -> Result<Self, CaError> {
+        let dir = place.dir.join(generation);
         let root = read_certificate(&dir.join("root.pem"))?;
         let issuing = read_certificate(&dir.join("issuing.pem"))?;
         let cross = match read_certificate(&dir.join("issuing.cross.pem")) {
@@ -57,7 +56,7 @@ impl Authority {
         };
         let issuer = match retired_at {
             Some(_) => None,
-            None => Some(issuer(&dir.join("issuing.key"), &issuing)?),
+            None => Some(place.issuer(&dir.join("issuing.key"), &issuing)?),
         };
         Ok(Self {
             key_id: key_ids(&issuing).0,
@@ -70,14 +69,16 @@ impl Authority {
         })
     }
 
-    /// Makes a root and an issuing CA in `dir`. What is half made after a crash is made again.
+    /// Makes a root and an issuing CA in a directory below the place. What is half made after a crash is made again.
     pub(super) fn create(
-        dir: &Path,
+        place: &Place,
+        generation: &Path,
         names: &Names<'_>,
         now: OffsetDateTime,
     ) -> Result<(), CaError> {
-        std::fs::create_dir_all(dir).map_err(|source| CaError::File {
-            path: dir.to_owned(),
+        let dir = place.dir.join(generation);
+        std::fs::create_dir_all(&dir).map_err(|source| CaError::File {
+            path: dir.clone(),
             source,
         })?;
         let root_key = KeyPair::generate().map_err(CaError::Sign)?;
@@ -98,7 +99,7 @@ impl Authority {
         write_secret(&dir.join("root.pem"), &root.pem())?;
         if let Some(predecessor) = names.predecessor {
             let root = read_certificate(&predecessor.join("root.pem"))?;
-            let by = issuer(&predecessor.join("root.key"), &root)?;
+            let by = place.issuer(&predecessor.join("root.key"), &root)?;
             let cross = params.signed_by(&issuing_key, &by).map_err(CaError::Sign)?;
             write_secret(&dir.join("issuing.cross.pem"), &cross.pem())?;
         }
@@ -120,27 +121,6 @@ impl Authority {
     pub(super) fn is_issuer(&self, key_id: Option<&[u8]>) -> bool {
         key_id.is_some() && key_id == self.key_id.as_deref()
     }
-}
-
-/// The key in a file with the certificate it must belong to.
-fn issuer(
-    key_path: &Path,
-    certificate: &CertificateDer<'static>,
-) -> Result<Issuer<'static, KeyPair>, CaError> {
-    let pem = read(key_path)?;
-    let damaged = |reason: String| CaError::Damaged {
-        path: key_path.to_owned(),
-        reason,
-    };
-    let key = KeyPair::from_pem(&pem).map_err(|error| damaged(error.to_string()))?;
-    let issuer =
-        Issuer::from_ca_cert_der(certificate, key).map_err(|error| damaged(error.to_string()))?;
-    if spki_of(certificate).as_deref() != Some(&issuer.key().subject_public_key_info()[..]) {
-        let pem = key_path.with_extension("pem");
-        let name = pem.file_name().unwrap_or_default().to_string_lossy();
-        return Err(damaged(format!("it is not the key of {name}")));
-    }
-    Ok(issuer)
 }
 
 fn ca_params(

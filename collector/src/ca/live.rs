@@ -1,22 +1,21 @@
 //! The CA as it is: replaced when its files change, while everything that uses it goes on.
 
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::{Ca, CaError};
+use super::{Ca, CaError, Place};
 
-/// The CA in a directory.
+/// The CA of a place.
 #[derive(Debug)]
 pub struct LiveCa {
-    dir: PathBuf,
+    place: Place,
     ca: RwLock<Arc<Ca>>,
 }
 
 impl LiveCa {
     /// Over an opened CA and where it was opened.
-    pub fn new(dir: &Path, ca: Ca) -> Self {
+    pub fn new(place: Place, ca: Ca) -> Self {
         Self {
-            dir: dir.to_owned(),
+            place,
             ca: RwLock::new(Arc::new(ca)),
         }
     }
@@ -28,10 +27,10 @@ impl LiveCa {
 
     /// Looks whether the files have changed and takes them over; where they can't be used, the CA stays.
     pub fn reload(&self) -> Result<bool, CaError> {
-        if self.load().change() == super::rotation::Rotation::read(&self.dir)?.change {
+        if self.load().change() == super::rotation::Rotation::read(&self.place.dir)?.change {
             return Ok(false);
         }
-        let changed = Arc::new(Ca::open(&self.dir)?);
+        let changed = Arc::new(Ca::open_at(&self.place)?);
         *self.ca.write().unwrap_or_else(PoisonError::into_inner) = changed;
         Ok(true)
     }

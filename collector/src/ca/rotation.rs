@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
 use super::authority::{Authority, Names};
-use super::{Ca, CaError, read, write_secret};
+use super::{Ca, CaError, Place, read, write_secret};
 
 const FILE: &str = "rotation.json";
 /// The first generation's directory, from that of the CA.
@@ -81,8 +81,18 @@ impl Rotation {
 /// Makes the next generation of the CA in `dir`; it signs when `after` has passed. Until then agents learn
 /// to trust it, and collectors learn that it is there.
 pub fn rotate(dir: &Path, now: OffsetDateTime, after: Duration) -> Result<Generation, CaError> {
+    rotate_at(&Place::from(dir), now, after)
+}
+
+/// Likewise at any place. Where its keys are given, the new ones are files, for whoever keeps keys to take.
+pub fn rotate_at(
+    place: &Place,
+    now: OffsetDateTime,
+    after: Duration,
+) -> Result<Generation, CaError> {
+    let dir = &place.dir;
     let _lock = lock(dir)?;
-    let ca = Ca::open(dir)?;
+    let ca = Ca::open_at(place)?;
     let mut rotation = Rotation::read(dir)?;
     let accepted: Vec<&Generation> = rotation.accepted().collect();
     let [current] = accepted[..] else {
@@ -96,7 +106,7 @@ pub fn rotate(dir: &Path, now: OffsetDateTime, after: Duration) -> Result<Genera
         suffix: &format!(" {number}"),
         predecessor: Some(&predecessor),
     };
-    Authority::create(&dir.join(&made), &names, now)?;
+    Authority::create(place, &made, &names, now)?;
     let generation = Generation {
         dir: made,
         signs_from: now + after,

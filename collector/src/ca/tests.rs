@@ -40,6 +40,25 @@ fn a_ca_is_made_once_and_its_keys_are_private() {
 }
 
 #[test]
+fn of_many_that_would_make_a_ca_at_once_one_does() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let begin = std::sync::Barrier::new(8);
+    let make = || {
+        begin.wait();
+        let ca = Ca::open_or_create(dir.path(), "example.org", NOW).expect("made");
+        ca.root_pin(NOW).expect("signs")
+    };
+    let pins: std::collections::HashSet<_> = std::thread::scope(|scope| {
+        let makers: Vec<_> = (0..8).map(|_| scope.spawn(make)).collect();
+        makers
+            .into_iter()
+            .map(|maker| maker.join().expect("made"))
+            .collect()
+    });
+    assert_eq!(pins.len(), 1);
+}
+
+#[test]
 fn a_host_certificate_takes_only_the_key_from_its_request() {
     let dir = tempfile::tempdir().expect("tempdir");
     let ca = Ca::open_or_create(dir.path(), "example.org", NOW).expect("made");

@@ -1,5 +1,6 @@
 //! `infratrack-collector demo`: a collector with its private Postgres, and an agent on this machine.
 
+use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -7,19 +8,22 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use infratrack_collector::agents::enroll::{TokenOptions, create_token};
-use infratrack_collector::api::auth;
+use infratrack_collector::audit::{Actor, Change, record};
 use infratrack_collector::ca::write_secret;
 use infratrack_collector::cli::Demo;
 use infratrack_collector::clock::Clock;
 use infratrack_collector::config::Config;
 use infratrack_collector::login::password;
+use infratrack_collector::login::token::{self, NewToken};
 use infratrack_collector::postgres::PrivatePostgres;
 use infratrack_collector::roles::Role;
+use infratrack_collector::sample::{self, Fleet};
 use infratrack_collector::server::{self, Server};
 use infratrack_collector::store::users;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Serialize;
+use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
@@ -63,17 +67,22 @@ pub(crate) async fn run(mut config: Config, arguments: Demo) -> anyhow::Result<(
     config.agents.listen = arguments.agent_listen;
     config.enroll.listen = arguments.enroll_listen;
     let mut postgres = PrivatePostgres::start(&data_dir, &[]).await?;
-    let ran = demo(config, &data_dir, &mut postgres).await;
+    let ran = demo(config, &data_dir, &mut postgres, arguments.sample).await;
     postgres.stop().await;
     ran
 }
 
-async fn demo(config: Config, dir: &Path, postgres: &mut PrivatePostgres) -> anyhow::Result<()> {
+async fn demo(
+    config: Config,
+    dir: &Path,
+    postgres: &mut PrivatePostgres,
+    with_sample: bool,
+) -> anyhow::Result<()> {
     let options = postgres.connect_options();
     server::migrate(options.clone()).await?;
     let pool = server::connect(options, &config).await?;
     let server = Server::start(config, Clock::system(), pool).await?;
-    let prepared = prepare(&server, dir).await;
+    let prepared = prepare(&server, dir, with_sample).await;
     let asked = match prepared {
         Ok(agent) => {
             let asked = super::asked_to_stop(Some(postgres)).await;
@@ -87,7 +96,7 @@ async fn demo(config: Config, dir: &Path, postgres: &mut PrivatePostgres) -> any
 }
 
 /// Tokens, the agent, `demo.json`, and the lines for people.
-async fn prepare(server: &Server, dir: &Path) -> anyhow::Result<Agent> {
+async fn prepare(server: &Server, dir: &Path, with_sample: bool) -> anyhow::Result<Agent> {
     let app = &server.app;
     let admin_token = admin_token(server, dir).await?;
     let admin_password = admin_password(server, dir).await?;
@@ -108,6 +117,9 @@ async fn prepare(server: &Server, dir: &Path) -> anyhow::Result<Agent> {
         enroll(&program, &agent_config, server.addresses.enroll, &token).await?;
     }
     let agent_host_id = host_id(&program, &agent_config).await?;
+    if with_sample {
+        load_sample(server, agent_host_id.parse()?).await?;
+    }
     let manifest = Manifest {
         operator_url: format!("http://{}", server.addresses.operators),
         agent_url: format!("https://{}", server.addresses.agents),
@@ -141,19 +153,34 @@ async fn prepare(server: &Server, dir: &Path) -> anyhow::Result<Agent> {
     Ok(Agent::start(program, agent_config))
 }
 
+/// A made-up fleet beside the demo's own host, once.
+async fn load_sample(server: &Server, own: Uuid) -> anyhow::Result<()> {
+    let app = &server.app;
+    let cutoffs = app.silence.cutoffs(app.clock.now());
+    let actor = Actor::command_line();
+    let loaded = sample::load(&app.pool, Fleet::default(), &[own], cutoffs, &actor).await?;
+    super::print(&super::sample::said(loaded, Some(&app.config.data_dir)));
+    Ok(())
+}
+
 /// The same token at every start: whoever has a page open stays logged in.
 async fn admin_token(server: &Server, dir: &Path) -> anyhow::Result<String> {
     let path = dir.join("admin-token");
     if let Ok(token) = std::fs::read_to_string(&path)
-        && auth::find(&server.app, token.trim())
+        && token::find(&server.app, token.trim(), Ipv4Addr::LOCALHOST.into())
             .await
             .is_ok_and(|caller| caller.is_some())
     {
         return Ok(token.trim().to_owned());
     }
-    let mut connection = server.app.pool.acquire().await?;
+    let mut transaction = server.app.pool.begin().await?;
     let now = server.app.clock.now();
-    let token = auth::create_token(&mut connection, "admin", "admin", now).await?;
+    let new = NewToken::of_role("admin", Role::Admin, "demo");
+    let (id, token) = token::create(&mut transaction, &new, now).await?;
+    let change =
+        Change::new("token.create", "token", id).after(json!({ "name": "admin", "role": "admin" }));
+    record(&mut transaction, &Actor::command_line(), change, now).await?;
+    transaction.commit().await?;
     write_secret(&path, &token)?;
     Ok(token)
 }
@@ -164,7 +191,7 @@ async fn admin_password(server: &Server, dir: &Path) -> anyhow::Result<Option<St
     let mut connection = server.app.pool.acquire().await?;
     if let Some(user) = users::find(&mut connection, "admin").await? {
         let kept = std::fs::read_to_string(&path).unwrap_or_default();
-        let is_kept = password::matches(&kept, Some(&user.password_hash));
+        let is_kept = password::matches(&kept, user.password_hash.as_deref());
         return Ok(is_kept.then_some(kept));
     }
     let made = hex::encode(rand::random::<[u8; 10]>());
@@ -174,11 +201,21 @@ async fn admin_password(server: &Server, dir: &Path) -> anyhow::Result<Option<St
         user_id: Uuid::new_v4(),
         name: "admin".to_owned(),
         role: Role::Admin.name().to_owned(),
-        password_hash: password::hash(&made)?,
+        password_hash: Some(password::hash(&made)?),
         created_at: server.app.clock.now(),
         disabled_at: None,
     };
-    users::insert(&mut connection, &user, "demo").await?;
+    let change = Change::new("user.create", "user", &user.name).after(json!({ "role": user.role }));
+    let mut transaction = server.app.pool.begin().await?;
+    users::insert(&mut transaction, &user, "demo").await?;
+    record(
+        &mut transaction,
+        &Actor::command_line(),
+        change,
+        user.created_at,
+    )
+    .await?;
+    transaction.commit().await?;
     Ok(Some(made))
 }
 
@@ -192,7 +229,7 @@ async fn token(server: &Server, uses: i32) -> anyhow::Result<String> {
         &app.pool,
         app.ca.load().root_pin(app.clock.now())?,
         &options,
-        "demo",
+        &Actor::command_line(),
         app.clock.now(),
     )
     .await?;

@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+pub(crate) mod audit;
 pub(crate) mod ca;
 pub(crate) mod config;
 pub(crate) mod demo;
@@ -7,6 +8,7 @@ pub(crate) mod doctor;
 pub(crate) mod host;
 pub(crate) mod migrate;
 pub(crate) mod owner;
+pub(crate) mod sample;
 pub(crate) mod serve;
 pub(crate) mod token;
 pub(crate) mod user;
@@ -32,12 +34,15 @@ pub(crate) fn print(text: &str) {
 }
 
 /// The configured database.
-pub(crate) fn configured_database(config: &Config) -> anyhow::Result<Option<PgConnectOptions>> {
-    let Some(url) = config.database_url()? else {
+pub(crate) async fn configured_database(
+    config: &Config,
+) -> anyhow::Result<Option<PgConnectOptions>> {
+    let Some(url) = config.database_url().await? else {
         return Ok(None);
     };
     // The error of a bad URL may quote it, with the password.
     let options = url
+        .expose()
         .parse()
         .map_err(|_| anyhow::anyhow!("the database's URL is not valid"))?;
     Ok(Some(options))
@@ -47,7 +52,7 @@ pub(crate) fn configured_database(config: &Config) -> anyhow::Result<Option<PgCo
 pub(crate) async fn database(
     config: &Config,
 ) -> anyhow::Result<(PgConnectOptions, Option<PrivatePostgres>)> {
-    if let Some(options) = configured_database(config)? {
+    if let Some(options) = configured_database(config).await? {
         return Ok((options, None));
     }
     let postgres = PrivatePostgres::start(&config.data_dir, &[])
@@ -58,7 +63,7 @@ pub(crate) async fn database(
 
 /// The database of this configuration, where a collector runs.
 pub(crate) async fn connect(config: &Config) -> anyhow::Result<PgPool> {
-    let options = match configured_database(config)? {
+    let options = match configured_database(config).await? {
         Some(options) => options,
         None => private_connect_options(&config.data_dir).await?,
     };

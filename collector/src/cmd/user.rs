@@ -3,12 +3,16 @@
 use std::io::Read;
 
 use anyhow::{Context, ensure};
+use infratrack_collector::audit::{Actor, Change, record};
 use infratrack_collector::cli::User;
 use infratrack_collector::clock::Clock;
 use infratrack_collector::config::Config;
 use infratrack_collector::login::{password, user};
 use infratrack_collector::roles::Role;
 use infratrack_collector::store::{sessions, users};
+use serde_json::json;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// Changes or lists users.
@@ -16,17 +20,63 @@ pub(crate) async fn run(config: &Config, action: User) -> anyhow::Result<()> {
     let pool = super::connect(config).await?;
     let mut transaction = pool.begin().await?;
     let now = Clock::system().now();
-    let (name, changed, said) = match action {
+    let Some(done) = change(&mut transaction, action, now).await? else {
+        return Ok(());
+    };
+    let name = &done.name;
+    ensure!(done.changed == 1, "there is no user {name}");
+    sessions::delete_of_user(&mut transaction, name).await?;
+    let change = Change {
+        after: done.after,
+        ..Change::new(done.action, "user", name)
+    };
+    record(&mut transaction, &Actor::command_line(), change, now).await?;
+    transaction.commit().await?;
+    if let Some(password) = done.said {
+        super::print(&password);
+    }
+    Ok(())
+}
+
+async fn list(connection: &mut PgConnection) -> anyhow::Result<()> {
+    for user in users::list(connection).await? {
+        let state = if user.disabled_at.is_some() {
+            "  disabled"
+        } else {
+            ""
+        };
+        super::print(&format!("{}  {}{state}", user.name, user.role));
+    }
+    Ok(())
+}
+
+/// What was done.
+struct Done {
+    name: String,
+    changed: u64,
+    /// A password that was made here and is to be shown.
+    said: Option<String>,
+    /// For the audit log.
+    action: &'static str,
+    after: Option<serde_json::Value>,
+}
+
+async fn change(
+    connection: &mut PgConnection,
+    action: User,
+    now: OffsetDateTime,
+) -> anyhow::Result<Option<Done>> {
+    let done = |action, name, changed| Done {
+        name,
+        changed,
+        said: None,
+        action,
+        after: None,
+    };
+    Ok(Some(match action {
         User::List => {
-            for user in users::list(&mut transaction).await? {
-                let state = if user.disabled_at.is_some() {
-                    "  disabled"
-                } else {
-                    ""
-                };
-                super::print(&format!("{}  {}{state}", user.name, user.role));
-            }
-            return Ok(());
+            list(connection).await?;
+            return Ok(None);
         }
         User::Add {
             name,
@@ -39,13 +89,17 @@ pub(crate) async fn run(config: &Config, action: User) -> anyhow::Result<()> {
                 user_id: Uuid::new_v4(),
                 name: name.clone(),
                 role: role_named(&role)?.to_owned(),
-                password_hash: password::hash(&secret)?,
+                password_hash: Some(password::hash(&secret)?),
                 created_at: now,
                 disabled_at: None,
             };
-            let made = users::insert(&mut transaction, &new, "command line").await?;
+            let made = users::insert(connection, &new, "command line").await?;
             ensure!(made == 1, "there is a user {name} already");
-            (name, made, said)
+            Done {
+                said,
+                after: Some(json!({ "role": new.role })),
+                ..done("user.create", name, made)
+            }
         }
         User::SetPassword {
             name,
@@ -54,32 +108,32 @@ pub(crate) async fn run(config: &Config, action: User) -> anyhow::Result<()> {
             let name = user::name(&name)?;
             let (secret, said) = new_password(password_stdin)?;
             let hash = password::hash(&secret)?;
-            let changed = users::update_password(&mut transaction, &name, &hash).await?;
-            (name, changed, said)
+            let changed = users::update_password(connection, &name, &hash).await?;
+            Done {
+                said,
+                ..done("user.set_password", name, changed)
+            }
         }
         User::SetRole { name, role } => {
             let name = user::name(&name)?;
-            let changed = users::update_role(&mut transaction, &name, role_named(&role)?).await?;
-            (name, changed, None)
+            let role = role_named(&role)?;
+            let changed = users::update_role(connection, &name, role).await?;
+            Done {
+                after: Some(json!({ "role": role })),
+                ..done("user.set_role", name, changed)
+            }
         }
         User::Disable { name } => {
             let name = user::name(&name)?;
-            let changed = users::update_disabled(&mut transaction, &name, Some(now)).await?;
-            (name, changed, None)
+            let changed = users::update_disabled(connection, &name, Some(now)).await?;
+            done("user.disable", name, changed)
         }
         User::Enable { name } => {
             let name = user::name(&name)?;
-            let changed = users::update_disabled(&mut transaction, &name, None).await?;
-            (name, changed, None)
+            let changed = users::update_disabled(connection, &name, None).await?;
+            done("user.enable", name, changed)
         }
-    };
-    ensure!(changed == 1, "there is no user {name}");
-    sessions::delete_of_user(&mut transaction, &name).await?;
-    transaction.commit().await?;
-    if let Some(password) = said {
-        super::print(&password);
-    }
-    Ok(())
+    }))
 }
 
 fn role_named(text: &str) -> anyhow::Result<&'static str> {

@@ -55,7 +55,8 @@ impl Drop for Pending {
     }
 }
 
-fn network(address: IpAddr) -> IpAddr {
+/// Whom an address stands for: an IPv6 host has 2^64 of its own.
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
         v4 @ IpAddr::V4(_) => v4,

@@ -6,9 +6,8 @@ use sqlx::{Connection, PgConnection};
 use time::Duration;
 
 use crate::app::App;
-use crate::jobs::lead;
 use crate::store::collectors::{self, Downtime};
-use crate::store::failure;
+use crate::store::{failure, locks};
 
 /// Silence of all collectors that counts as downtime; they speak every 2 seconds.
 const SILENT: Duration = Duration::seconds(10);
@@ -46,12 +45,32 @@ async fn reason(app: &App, error: sqlx::Error) -> sqlx::Error {
     }
 }
 
+/// Connects anew: a pool that has its connections does not notice that its password is no longer good.
+pub async fn connect(app: Arc<App>) -> anyhow::Result<()> {
+    let options = app.pool.connect_options();
+    let connecting = async {
+        let connection = PgConnection::connect_with(&options).await?;
+        connection.close().await
+    };
+    let connected = tokio::time::timeout(LIMIT, connecting).await;
+    let connected = connected.unwrap_or_else(|elapsed| Err(sqlx::Error::Io(elapsed.into())));
+    match connected {
+        Ok(()) => app.connects.succeeded(),
+        Err(error) => {
+            app.connects.failed(failure::words(&error));
+            return Err(error.into());
+        }
+    }
+    Ok(())
+}
+
 async fn say(app: &App) -> sqlx::Result<()> {
     let hostname = nix::unistd::gethostname().map_err(|error| sqlx::Error::Io(error.into()))?;
     let hostname = hostname.to_string_lossy().into_owned();
     let mut transaction = app.pool.begin().await?;
     let now = app.clock.now();
-    if lead(&mut transaction, "alive").await? {
+    // One of several notes a downtime.
+    if locks::try_lock(&mut transaction, "infratrack downtimes").await? {
         let last = collectors::find_last_alive(&mut transaction).await?;
         if let Some(last) = last.filter(|last| now - *last > SILENT) {
             let downtime = Downtime {

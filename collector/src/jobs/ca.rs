@@ -5,31 +5,43 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::task::JoinSet;
-
 use crate::agents::tls::FleetTls;
 use crate::app::{App, policy_version};
-use crate::jobs::every;
+use crate::jobs::LIMIT;
+use crate::jobs::run::{Job, Task, Work};
 
 /// How often the files are looked at, and the listeners' certificate is made anew.
 const LOOK: Duration = Duration::from_secs(2);
 const RENEW: Duration = Duration::from_secs(24 * 3600);
 
-/// Starts both jobs.
-pub(super) fn start(app: &Arc<App>, fleet: Arc<FleetTls>, jobs: &mut JoinSet<()>) {
+/// Both jobs.
+pub(super) fn jobs(app: &Arc<App>, fleet: Arc<FleetTls>) -> [Job; 2] {
     let listeners = Arc::clone(&fleet);
     let renew = move |app: Arc<App>| {
         let listeners = Arc::clone(&listeners);
-        async move { Ok(listeners.renew(&app.ca.load(), app.clock.now())?) }
+        let renew = async move { Ok(listeners.renew(&app.ca.load(), app.clock.now())?) };
+        Box::pin(renew) as Work<'static>
     };
-    jobs.spawn(every("server_certificate", RENEW, Arc::clone(app), renew));
     let signing = signing(app).unwrap_or_default();
     let seen = Arc::new(Mutex::new((app.ca.load().change(), signing)));
     let look = move |app: Arc<App>| {
         let (fleet, seen) = (Arc::clone(&fleet), Arc::clone(&seen));
-        async move { look(&app, &fleet, &seen) }
+        Box::pin(async move { look(&app, &fleet, &seen) }) as Work<'static>
     };
-    jobs.spawn(every("ca", LOOK, Arc::clone(app), look));
+    [
+        Job {
+            name: "server_certificate",
+            interval: RENEW,
+            limit: LIMIT,
+            task: Task::Here(Box::new(renew)),
+        },
+        Job {
+            name: "ca",
+            interval: LOOK,
+            limit: LIMIT,
+            task: Task::Here(Box::new(look)),
+        },
+    ]
 }
 
 /// Takes over what has changed: the files, or who signs.

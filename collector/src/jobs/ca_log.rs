@@ -9,15 +9,15 @@ use anyhow::Context;
 use futures_util::{StreamExt, stream};
 use infratrack_shared::ids::HostId;
 use serde_bytes::ByteBuf;
+use sqlx::PgConnection;
 use time::Date;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::app::App;
 use crate::blob::{Key, Put};
 use crate::ca_log::replay::{self, Report};
 use crate::ca_log::{self, Entry, Host, Issued, Kind, Revoked};
-use crate::jobs::{every, lead};
+use crate::jobs::run::Done;
 use crate::store::ca_log::UnloggedRow;
 use crate::store::{self, unix_millis};
 
@@ -32,29 +32,13 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 /// Names looked at for one round of removal.
 const PAGE: usize = 1000;
 
-/// How often the log is written, replayed, and rid of what is too old.
-const WRITE: Duration = Duration::from_secs(2);
-const REPLAY: Duration = Duration::from_secs(300);
-const REMOVE: Duration = Duration::from_secs(3600);
-
-/// Starts the three jobs.
-pub(super) fn start(app: &Arc<App>, jobs: &mut JoinSet<()>) {
-    jobs.spawn(every("ca_log", WRITE, Arc::clone(app), run));
-    jobs.spawn(every("ca_log_replay", REPLAY, Arc::clone(app), replay));
-    jobs.spawn(every("ca_log_removal", REMOVE, Arc::clone(app), remove_old));
-}
-
 /// Writes what the log lacks.
-pub async fn run(app: Arc<App>) -> anyhow::Result<()> {
+pub async fn run(app: &Arc<App>, connection: &mut PgConnection) -> anyhow::Result<Done> {
     let began = Instant::now();
-    let mut transaction = app.pool.begin().await?;
-    if !lead(&mut transaction, "ca_log").await? {
-        return Ok(());
-    }
-    let rows = store::ca_log::list_unlogged(&mut transaction, BATCH).await?;
+    let rows = store::ca_log::list_unlogged(connection, BATCH).await?;
     let missing: Vec<Missing> = rows.into_iter().flat_map(missing).collect();
     let mut writing = stream::iter(missing)
-        .map(|missing| write(&app, missing))
+        .map(|missing| write(app, missing))
         .buffer_unordered(WRITES);
     let (mut issued, mut revoked) = (Vec::new(), Vec::new());
     let mut failed = None;
@@ -71,10 +55,9 @@ pub async fn run(app: Arc<App>) -> anyhow::Result<()> {
     }
     drop(writing);
     let now = app.clock.now();
-    store::ca_log::update_issue_logged(&mut transaction, &issued, now).await?;
-    store::ca_log::update_revocation_logged(&mut transaction, &revoked, now).await?;
-    transaction.commit().await?;
-    failed.map_or(Ok(()), Err)
+    store::ca_log::update_issue_logged(connection, &issued, now).await?;
+    store::ca_log::update_revocation_logged(connection, &revoked, now).await?;
+    Ok(failed.map_or(Done::Whole, Done::ButFor))
 }
 
 /// An entry that the log lacks, of a certificate that expires on this day.

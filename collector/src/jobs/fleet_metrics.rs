@@ -1,10 +1,12 @@
-//! The fleet's state as metrics: every collector looks by itself, for any may be scraped.
+//! The state of the fleet and of the audit log as metrics: every collector looks by itself, for any may be scraped.
 
 use std::sync::Arc;
 
 use crate::app::App;
 use crate::metrics::HostStatus;
-use crate::store::hosts::{self, Filter, Page};
+use crate::store::audit_chain;
+use crate::store::hosts;
+use crate::store::hosts::list::{self, Page};
 
 /// Counts hosts by status; names them where they are few.
 pub async fn run(app: Arc<App>) -> anyhow::Result<()> {
@@ -16,12 +18,10 @@ pub async fn run(app: Arc<App>) -> anyhow::Result<()> {
     let mut named = Vec::new();
     if total <= most {
         let page = Page {
-            filter: Filter::default(),
-            host: None,
-            after: None,
             limit: most,
+            ..Page::default()
         };
-        let rows = hosts::list(&mut connection, &page, cutoffs).await?;
+        let rows = list::list(&mut connection, &page, cutoffs).await?;
         named.extend(rows.into_iter().map(|row| HostStatus {
             host_id: row.host_id.to_string(),
             name: row.name,
@@ -29,5 +29,9 @@ pub async fn run(app: Arc<App>) -> anyhow::Result<()> {
         }));
     }
     app.metrics.fleet(by_status, named);
+    let unsealed = audit_chain::count_pending(&mut connection).await?;
+    let signed = audit_chain::find_last_checkpoint(&mut connection).await?;
+    let age = signed.map(|(_, at)| app.clock.now() - at);
+    app.metrics.audit(unsealed, age);
     Ok(())
 }

@@ -5,11 +5,12 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 
 use crate::app::App;
 use crate::config::Liveness;
-use crate::jobs::lead;
+use crate::jobs::run::Done;
 use crate::store::collectors::Downtime;
 use crate::store::events::{self, Event};
 use crate::store::host_liveness::{self, Changed};
@@ -75,30 +76,23 @@ fn cutoff(now: OffsetDateTime, silence: Duration, downtimes: &[Downtime]) -> Off
 }
 
 /// Makes events of the transitions since the last run.
-pub async fn run(app: Arc<App>) -> anyhow::Result<()> {
-    let mut transaction = app.pool.begin().await?;
-    if !lead(&mut transaction, "liveness").await? {
-        return Ok(());
-    }
+pub async fn run(app: &Arc<App>, connection: &mut PgConnection) -> anyhow::Result<Done> {
     let now = app.clock.now();
     let cutoffs = app.silence.cutoffs(now);
-    let changed = host_liveness::list_changed(
-        &mut transaction,
-        cutoffs.late_before,
-        cutoffs.offline_before,
-    )
-    .await?;
+    let changed =
+        host_liveness::list_changed(connection, cutoffs.late_before, cutoffs.offline_before)
+            .await?;
     let mut transitions = Vec::new();
     for host in changed {
         let id = HostId(host.host_id);
         let since = host.last_seen_at.unwrap_or(now) - Duration::minutes(5);
-        let stop = events::find_last(&mut transaction, id, "agent_stop", since).await?;
+        let stop = events::find_last(connection, id, "agent_stop", since).await?;
         let stop = stop.filter(|stop| {
             Some(stop.received_at) >= host.last_seen_at.map(|at| at - Duration::seconds(10))
         });
         let down = app.silence.was_down_since(host.last_seen_at);
         let reason = reason(&host, stop.as_ref().map(|stop| &stop.body), down);
-        host_liveness::update_liveness(&mut transaction, id, &host.is, reason, now).await?;
+        host_liveness::update_liveness(connection, id, &host.is, reason, now).await?;
         transitions.push(Event {
             host: id,
             at: now,
@@ -115,10 +109,9 @@ pub async fn run(app: Arc<App>) -> anyhow::Result<()> {
     transitions.sort_by_key(|event| event.host);
     if !transitions.is_empty() {
         let all: Vec<_> = transitions.iter().collect();
-        events::insert(&mut transaction, &all, now).await?;
+        events::insert(connection, &all, now).await?;
     }
-    transaction.commit().await?;
-    Ok(())
+    Ok(Done::Whole)
 }
 
 impl Silence {
@@ -139,6 +132,9 @@ fn reason(
     collector_was_down: bool,
 ) -> Option<&'static str> {
     let silent = matches!(host.is.as_str(), "late" | "offline");
+    if host.is_probed {
+        return silent.then_some("probes are not answered");
+    }
     let stopped = stop
         .and_then(|body| body.get("reason"))
         .and_then(serde_json::Value::as_str);

@@ -1,128 +1,159 @@
-//! What runs by itself: each job in a loop of its own, with an interval and a time limit.
+//! What runs by itself: one table of jobs, each with an interval and a time limit.
 //!
-//! Jobs that write for the whole fleet take an advisory lock for their transaction, so that of several
-//! collectors one does the work.
+//! What one collector does for all is the leader's ([`leader`]); [`run`] says why it never runs twice at once.
 
 pub mod alive;
+pub mod audit;
 pub mod ca;
 pub mod ca_log;
 pub mod commands;
 pub mod fleet_metrics;
+mod leader;
 pub mod liveness;
 pub mod partitions;
+pub mod probes;
+pub mod record;
 pub mod revocations;
 pub mod rollup;
+pub mod run;
+pub mod sample;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::{Postgres, Transaction};
+use sqlx::PgConnection;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::agents::certificates;
 use crate::agents::tls::FleetTls;
+use crate::api::idempotency;
 use crate::app::{App, policy_version};
+use crate::inventory;
 use crate::login;
+use run::{Done, Job, Task, Work};
 
-/// A run that takes longer is given up; the next one starts afresh.
-const TIME_LIMIT: Duration = Duration::from_secs(60);
+/// The time limit of most.
+const LIMIT: Duration = Duration::from_secs(60);
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// A job with the time limit of most.
+fn job(name: &'static str, interval: Duration, task: Task) -> Job {
+    Job {
+        name,
+        interval,
+        limit: LIMIT,
+        task,
+    }
+}
+
+/// The jobs.
+fn table(app: &Arc<App>, fleet: Arc<FleetTls>) -> Vec<Job> {
+    let mut jobs = of_every_collector();
+    jobs.extend(of_the_leader());
+    jobs.extend(ca::jobs(app, fleet));
+    jobs.extend(without_agents());
+    for job in &mut jobs {
+        if let Some(every) = app.config.jobs.intervals.get(job.name) {
+            job.interval = every.0;
+        }
+    }
+    jobs
+}
+
+/// What each collector does for itself.
+fn of_every_collector() -> Vec<Job> {
+    let here = |name, interval, task: fn(Arc<App>) -> Work<'static>| {
+        job(name, interval, Task::Here(Box::new(task)))
+    };
+    vec![
+        here("alive", seconds(2), |app| Box::pin(alive::run(app))),
+        here("connect", seconds(10), |app| Box::pin(alive::connect(app))),
+        here("revocations", certificates::POLL, |app| {
+            Box::pin(revocations::run(app))
+        }),
+        here("commands", seconds(2), |app| Box::pin(commands::run(app))),
+        here("fleet_metrics", seconds(15), |app| {
+            Box::pin(fleet_metrics::run(app))
+        }),
+        here("policy", seconds(5), |app| Box::pin(policy(app))),
+        here("rates", seconds(60), |app| {
+            app.rates.sweep();
+            app.operator_rates.sweep();
+            Box::pin(std::future::ready(Ok(())))
+        }),
+    ]
+}
+
+/// What one does for all.
+fn of_the_leader() -> Vec<Job> {
+    let fleets = |name, interval, task| job(name, interval, Task::Fleet(task));
+    let beside = |name, interval, task| job(name, interval, Task::Beside(task));
+    vec![
+        fleets("liveness", seconds(5), |app, connection| {
+            Box::pin(liveness::run(app, connection))
+        }),
+        // Often, for a clock may jump: a machine that slept for weeks wakes up without one for today.
+        fleets("partitions", seconds(60), |app, connection| {
+            Box::pin(partitions::run(app, connection))
+        }),
+        fleets("rollup", seconds(60), |app, connection| {
+            Box::pin(rollup::run(app, connection))
+        }),
+        fleets("sample", seconds(30), sample::run),
+        fleets("logins", seconds(600), |app, connection| {
+            Box::pin(sweep_logins(app, connection))
+        }),
+        fleets("ca_log", seconds(2), |app, connection| {
+            Box::pin(ca_log::run(app, connection))
+        }),
+        fleets("audit_seal", seconds(1), |app, connection| {
+            Box::pin(audit::seal(app, connection))
+        }),
+        fleets("audit_checkpoint", seconds(300), |app, connection| {
+            Box::pin(audit::checkpoint(app, connection))
+        }),
+        beside("ca_log_replay", seconds(300), |app| {
+            Box::pin(ca_log::replay(app))
+        }),
+        beside("ca_log_removal", seconds(3600), |app| {
+            Box::pin(ca_log::remove_old(app))
+        }),
+    ]
+}
+
+/// What is known of hosts beside their agents.
+fn without_agents() -> [Job; 3] {
+    let sync = Task::Beside(|app| Box::pin(inventory::sources::run(app)));
+    let link = Task::Fleet(|app, connection| Box::pin(inventory::relink::run(app, connection)));
+    let probe = Task::Beside(|app| Box::pin(probes::run(app)));
+    [
+        job("inventory", seconds(30), sync),
+        job("inventory_links", seconds(60), link),
+        job("probes", seconds(10), probe),
+    ]
+}
 
 /// Starts every job; they end when the set is dropped.
 pub fn start(app: &Arc<App>, fleet: Arc<FleetTls>) -> JoinSet<()> {
     let mut jobs = JoinSet::new();
-    jobs.spawn(every(
-        "alive",
-        Duration::from_secs(2),
-        Arc::clone(app),
-        alive::run,
-    ));
-    jobs.spawn(every(
-        "liveness",
-        Duration::from_secs(5),
-        Arc::clone(app),
-        liveness::run,
-    ));
-    jobs.spawn(every(
-        // Often, for a clock may jump: a machine that slept for weeks wakes up without one for today.
-        "partitions",
-        Duration::from_secs(60),
-        Arc::clone(app),
-        partitions::run,
-    ));
-    jobs.spawn(every(
-        "rollup",
-        Duration::from_secs(60),
-        Arc::clone(app),
-        rollup::run,
-    ));
-    jobs.spawn(every(
-        "revocations",
-        crate::agents::certificates::POLL,
-        Arc::clone(app),
-        revocations::run,
-    ));
-    jobs.spawn(every(
-        "commands",
-        Duration::from_secs(2),
-        Arc::clone(app),
-        commands::run,
-    ));
-    jobs.spawn(every(
-        "fleet_metrics",
-        Duration::from_secs(15),
-        Arc::clone(app),
-        fleet_metrics::run,
-    ));
-    jobs.spawn(every(
-        "policy",
-        Duration::from_secs(5),
-        Arc::clone(app),
-        policy,
-    ));
-    jobs.spawn(every(
-        "logins",
-        Duration::from_secs(600),
-        Arc::clone(app),
-        sweep_logins,
-    ));
-    jobs.spawn(every(
-        "rates",
-        Duration::from_secs(60),
-        Arc::clone(app),
-        sweep_rates,
-    ));
-    jobs.spawn(revocations::listen(Arc::clone(app)));
-    ca::start(app, fleet, &mut jobs);
-    ca_log::start(app, &mut jobs);
-    jobs
-}
-
-async fn every<F, R>(name: &'static str, interval: Duration, app: Arc<App>, job: F)
-where
-    F: Fn(Arc<App>) -> R,
-    R: Future<Output = anyhow::Result<()>>,
-{
-    let mut ticks = tokio::time::interval(interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let begun = Instant::now();
-        let ended = tokio::time::timeout(TIME_LIMIT, job(Arc::clone(&app))).await;
-        let is_done = matches!(ended, Ok(Ok(())));
-        app.metrics.job(name, begun.elapsed(), is_done);
-        match ended {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(job = name, error = format!("{error:#}"), "job failed");
-            }
-            Err(_) => tracing::warn!(job = name, limit = ?TIME_LIMIT, "job took too long"),
-        }
+    let (leading, lead) = watch::channel(None);
+    let table = table(app, fleet);
+    let known = |name: &String| table.iter().any(|job| job.name == name);
+    for name in app.config.jobs.intervals.keys().filter(|name| !known(name)) {
+        tracing::warn!(name, "jobs.intervals names no job");
     }
-}
-
-/// Takes the job's lock until the transaction ends; `false`: another collector has it.
-async fn lead(transaction: &mut Transaction<'_, Postgres>, job: &str) -> sqlx::Result<bool> {
-    crate::store::locks::try_lock(transaction, &format!("infratrack job {job}")).await
+    for job in table {
+        app.metrics.declare_job(job.name);
+        jobs.spawn(job.repeat(Arc::clone(app), lead.clone()));
+    }
+    jobs.spawn(leader::campaign(Arc::clone(app), leading));
+    jobs.spawn(revocations::listen(Arc::clone(app)));
+    jobs.spawn(login::oidc::provider::keep(Arc::clone(app)));
+    jobs
 }
 
 /// Takes the newest policy over.
@@ -146,16 +177,10 @@ async fn policy(app: Arc<App>) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn sweep_logins(app: Arc<App>) -> anyhow::Result<()> {
-    let mut transaction = app.pool.begin().await?;
-    if lead(&mut transaction, "logins").await? {
-        login::session::sweep(&mut transaction, app.clock.now()).await?;
-        login::lockout::sweep(&mut transaction, app.clock.now()).await?;
-    }
-    Ok(transaction.commit().await?)
-}
-
-async fn sweep_rates(app: Arc<App>) -> anyhow::Result<()> {
-    app.rates.sweep();
-    Ok(())
+async fn sweep_logins(app: &Arc<App>, connection: &mut PgConnection) -> anyhow::Result<Done> {
+    login::session::sweep(connection, app.clock.now()).await?;
+    login::oidc::sweep(connection, app.clock.now()).await?;
+    login::lockout::sweep(connection, app.clock.now()).await?;
+    idempotency::sweep(connection, app.clock.now()).await?;
+    Ok(Done::Whole)
 }

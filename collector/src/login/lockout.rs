@@ -3,12 +3,13 @@
 //! It counts by name and address, so that a stranger can't lock a user out; and, with more patience, by name alone,
 //! for guesses that come from many addresses. Names that nobody has are counted alike.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
+use crate::http::network;
 use crate::store::login_failures::{self, Failures};
 
 /// Failures that cost nothing, and the longest wait, for a name from an address.
@@ -31,16 +32,6 @@ pub(super) fn subjects(name: &str, address: IpAddr) -> Vec<String> {
         format!("name {name}"),
         format!("pair {} {name}", network(address)),
     ]
-}
-
-/// An IPv6 host has 2^64 addresses of its own.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(
-            address.to_bits() & !u128::from(u64::MAX),
-        )),
-        address @ IpAddr::V4(_) => address,
-    }
 }
 
 /// How long the next attempt has to wait.

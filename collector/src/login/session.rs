@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use axum::extract::Request;
 use http::HeaderMap;
-use http::header::{COOKIE, USER_AGENT};
+use http::header::USER_AGENT;
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::api::{csrf, requests};
 use crate::app::App;
+use crate::audit::{Actor, ActorKind, Change, record};
 use crate::http::Peer;
 use crate::store::sessions::{self, Holder, NewSession};
 
@@ -32,14 +34,15 @@ const UNATTENDED: &str = "infratrack-unattended";
 
 /// Over TLS. A browser takes a cookie of this prefix (RFC 6265bis, section 4.1.3.2) only with `Secure`, without
 /// `Domain`, and for the whole site, so that no neighbouring name can set it.
-const COOKIE_TLS: &str = "__Host-infratrack";
-/// Without, which is on loopback only: not every browser takes `Secure` there.
-const COOKIE_PLAIN: &str = "infratrack";
+const PREFIX_TLS: &str = "__Host-";
+const COOKIE: &str = "infratrack";
 
 /// What a session begins with.
 #[derive(Clone, Debug)]
 pub enum Credential {
     User(Uuid),
+    /// A user whom a provider vouches for, and when they proved there who they are.
+    Vouched(Uuid, OffsetDateTime),
     Token(String),
 }
 
@@ -94,14 +97,16 @@ fn forwarded_for(peer: IpAddr, proxies: &[IpNet], headers: &HeaderMap) -> IpAddr
 pub async fn begin(
     app: &App,
     credential: &Credential,
+    name: &str,
     client: &Client,
     headers: &HeaderMap,
 ) -> sqlx::Result<String> {
     let secret = hex::encode(rand::random::<[u8; 32]>());
     let now = app.clock.now();
-    let (user_id, token_id) = match credential {
-        Credential::User(user_id) => (Some(*user_id), None),
-        Credential::Token(token_id) => (None, Some(token_id.as_str())),
+    let (user_id, token_id, authenticated_at) = match credential {
+        Credential::User(user_id) => (Some(*user_id), None, now),
+        Credential::Vouched(user_id, at) => (Some(*user_id), None, now.min(*at)),
+        Credential::Token(token_id) => (None, Some(token_id.as_str()), now),
     };
     let mut transaction = app.pool.begin().await?;
     if let Some(before) = secret_of(app, headers) {
@@ -113,32 +118,83 @@ pub async fn begin(
         user_id,
         token_id,
         now,
+        authenticated_at,
         expires_at: now + LIFETIME,
         address: client.address.into(),
         user_agent: &client.user_agent,
     };
     sessions::insert(&mut transaction, &session).await?;
+    let actor = actor(user_id, token_id, name, client.address);
+    let change = Change::new("session.begin", "session", session.session_id);
+    record(&mut transaction, &actor, change, now).await?;
     transaction.commit().await?;
     Ok(cookie(app, &secret, LIFETIME))
 }
 
 /// Ends the browser's session; answers the cookie that takes its own away.
-pub async fn end(app: &App, headers: &HeaderMap) -> sqlx::Result<String> {
+pub async fn end(app: &App, client: &Client, headers: &HeaderMap) -> sqlx::Result<String> {
     if let Some(secret) = secret_of(app, headers) {
-        let mut connection = app.pool.acquire().await?;
-        sessions::delete(&mut connection, &hash(secret)).await?;
+        let now = app.clock.now();
+        let mut transaction = app.pool.begin().await?;
+        let held = sessions::find_valid(
+            &mut transaction,
+            &hash(secret),
+            client.address.into(),
+            now,
+            now - IDLE,
+        )
+        .await?;
+        sessions::delete(&mut transaction, &hash(secret)).await?;
+        if let Some(held) = held {
+            let token = held.token_id.as_deref();
+            let actor = actor(held.user_id, token, &held.name, client.address);
+            let change = Change::new("session.end", "session", held.session_id);
+            record(&mut transaction, &actor, change, now).await?;
+        }
+        transaction.commit().await?;
     }
     Ok(cookie(app, "", Duration::ZERO))
 }
 
+/// Somebody sent a token that is none, or no longer. Of what has not even the form of one nothing is kept.
+pub async fn refused(app: &App, token_id: &str, client: &Client) -> sqlx::Result<()> {
+    let mut connection = app.pool.acquire().await?;
+    let actor = actor(None, Some(token_id), "", client.address);
+    let change = Change::new("session.refuse", "token", token_id);
+    record(&mut connection, &actor, change, app.clock.now()).await
+}
+
+/// For the audit log: who begins or ends a session.
+fn actor(user: Option<Uuid>, token: Option<&str>, name: &str, address: IpAddr) -> Actor {
+    let (kind, id) = match (user, token) {
+        (Some(user), _) => (ActorKind::User, Some(user.to_string())),
+        (None, token) => (ActorKind::Token, token.map(ToOwned::to_owned)),
+    };
+    Actor {
+        kind,
+        name: name.to_owned(),
+        id,
+        address: Some(address),
+        request_id: Some(requests::current_id()),
+        claim: None,
+    }
+}
+
 /// Whose session the request is of.
-pub async fn find(app: &App, headers: &HeaderMap) -> sqlx::Result<Option<Holder>> {
+pub async fn find(app: &App, headers: &HeaderMap, client: &Client) -> sqlx::Result<Option<Holder>> {
     let Some(secret) = secret_of(app, headers) else {
         return Ok(None);
     };
     let now = app.clock.now();
     let mut connection = app.pool.acquire().await?;
-    let found = sessions::find_valid(&mut connection, &hash(secret), now, now - IDLE).await?;
+    let found = sessions::find_valid(
+        &mut connection,
+        &hash(secret),
+        client.address.into(),
+        now,
+        now - IDLE,
+    )
+    .await?;
     if let Some(holder) = &found
         && now - holder.used_at >= USED
         && !headers.contains_key(UNATTENDED)
@@ -146,6 +202,11 @@ pub async fn find(app: &App, headers: &HeaderMap) -> sqlx::Result<Option<Holder>
         sessions::touch(&mut connection, holder.session_id, now).await?;
     }
     Ok(found)
+}
+
+/// What the session's forms have to say.
+pub fn csrf(app: &App, headers: &HeaderMap) -> String {
+    secret_of(app, headers).map_or_else(String::new, csrf::token)
 }
 
 /// Deletes the sessions that are over.
@@ -158,25 +219,31 @@ fn hash(secret: &str) -> [u8; 32] {
     Sha256::digest(secret).into()
 }
 
-/// The cookie's name, and the attribute that belongs to it.
-fn cookie_name(app: &App) -> (&'static str, &'static str) {
+/// A cookie's name as browsers are given it, and the attribute that belongs to it. Without TLS, which is on loopback
+/// only, neither: not every browser takes `Secure` there.
+pub(super) fn cookie_name(app: &App, name: &str) -> (String, &'static str) {
     if app.config.operators.is_https() {
-        (COOKIE_TLS, "; Secure")
+        (format!("{PREFIX_TLS}{name}"), "; Secure")
     } else {
-        (COOKIE_PLAIN, "")
+        (name.to_owned(), "")
     }
 }
 
 fn cookie(app: &App, secret: &str, lifetime: Duration) -> String {
-    let (name, secure) = cookie_name(app);
+    let (name, secure) = cookie_name(app, COOKIE);
     let seconds = lifetime.as_secs();
     format!("{name}={secret}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}")
 }
 
 /// The session's secret among the cookies.
 fn secret_of<'a>(app: &App, headers: &'a HeaderMap) -> Option<&'a str> {
-    let (name, _) = cookie_name(app);
-    let cookies = headers.get_all(COOKIE).iter();
+    let (name, _) = cookie_name(app, COOKIE);
+    cookie_value(headers, &name)
+}
+
+/// What the cookie of that name holds.
+pub(super) fn cookie_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let cookies = headers.get_all(http::header::COOKIE).iter();
     cookies
         .filter_map(|cookies| cookies.to_str().ok())
         .flat_map(|cookies| cookies.split(';'))

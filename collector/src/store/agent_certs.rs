@@ -138,6 +138,27 @@ pub async fn revoke(
     Ok(done.rows_affected())
 }
 
+/// Revokes every certificate of `hosts` that is not revoked yet.
+pub async fn revoke_all(
+    connection: &mut PgConnection,
+    hosts: &[uuid::Uuid],
+    by: &str,
+    reason: &str,
+    now: OffsetDateTime,
+) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "update agent_certs set revoked_at = $2, revocation_stored_at = $2, revoked_by = $3, revoked_reason = $4
+         where host_id = any($1) and revoked_at is null",
+        hosts,
+        now,
+        by,
+        reason,
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}
+
 /// Tells every collector, when the transaction commits, to look for revocations.
 pub async fn notify_revoked(connection: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::query!("select pg_notify($1, '')", CHANNEL)
@@ -154,5 +175,100 @@ pub async fn delete_expired(
     let done = sqlx::query!("delete from agent_certs where not_after < $1", before)
         .execute(connection)
         .await?;
+    Ok(done.rows_affected())
+}
+
+/// A certificate as it is listed.
+#[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = Certificate)]
+pub struct CertificateRow {
+    /// In hexadecimal digits.
+    pub serial: String,
+    pub host_id: uuid::Uuid,
+    pub host_name: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub issued_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub not_after: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub revoked_at: Option<OffsetDateTime>,
+    pub revoked_by: Option<String>,
+    pub revoked_reason: Option<String>,
+}
+
+/// Which certificates.
+#[derive(Clone, Debug)]
+pub struct CertificateFilter {
+    pub host_id: Option<uuid::Uuid>,
+    /// `valid`, `expired` or `revoked`, at `now`.
+    pub state: Option<String>,
+    pub serial: Option<Vec<u8>>,
+    pub now: OffsetDateTime,
+}
+
+/// Certificates, newest first, from before the time and serial.
+pub async fn list(
+    connection: &mut PgConnection,
+    filter: &CertificateFilter,
+    before: Option<(OffsetDateTime, Vec<u8>)>,
+    limit: i64,
+) -> sqlx::Result<Vec<CertificateRow>> {
+    let (before_at, before_serial) = before.unzip();
+    sqlx::query_as!(
+        CertificateRow,
+        r#"select encode(c.serial, 'hex') as "serial!", c.host_id, h.name as host_name, c.issued_at, c.not_after,
+             c.revoked_at, c.revoked_by, c.revoked_reason
+           from agent_certs c join hosts h using (host_id)
+           where ($1::uuid is null or c.host_id = $1)
+             and ($2::bytea is null or c.serial = $2)
+             and ($3::text is null or $3 = case when c.revoked_at is not null then 'revoked'
+                                                when c.not_after <= $4 then 'expired' else 'valid' end)
+             and ($5::timestamptz is null or (c.issued_at, c.serial) < ($5, $6))
+           order by c.issued_at desc, c.serial desc limit $7"#,
+        filter.host_id,
+        filter.serial,
+        filter.state,
+        filter.now,
+        before_at,
+        before_serial,
+        limit,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// How many match.
+pub async fn count(connection: &mut PgConnection, filter: &CertificateFilter) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(
+        r#"select count(*) as "count!" from agent_certs c
+           where ($1::uuid is null or c.host_id = $1)
+             and ($2::text is null or $2 = case when c.revoked_at is not null then 'revoked'
+                                                when c.not_after <= $3 then 'expired' else 'valid' end)"#,
+        filter.host_id,
+        filter.state,
+        filter.now,
+    )
+    .fetch_one(connection)
+    .await
+}
+
+/// Revokes the certificate with this serial; answers 0 where it was before, or never was.
+pub async fn revoke_one(
+    connection: &mut PgConnection,
+    serial: &[u8],
+    by: &str,
+    reason: &str,
+    now: OffsetDateTime,
+) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "update agent_certs set revoked_at = $2, revoked_by = $3, revoked_reason = $4
+         where serial = $1 and revoked_at is null",
+        serial,
+        now,
+        by,
+        reason,
+    )
+    .execute(connection)
+    .await?;
     Ok(done.rows_affected())
 }

@@ -30,7 +30,7 @@ pub struct OpenCommand {
 }
 
 /// A command as it is shown.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
 pub struct CommandRow {
     #[serde(rename = "id")]
     pub command_id: Uuid,

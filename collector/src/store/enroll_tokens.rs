@@ -194,3 +194,58 @@ pub async fn approve(
     .await?;
     Ok(done.rows_affected())
 }
+
+/// A token as it is listed: all but its secret.
+#[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = EnrollToken)]
+pub struct EnrollTokenRow {
+    #[serde(rename = "id")]
+    pub token_id: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    pub created_by: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub expires_at: OffsetDateTime,
+    pub max_uses: i32,
+    pub uses: i32,
+    #[schema(value_type = Option<String>)]
+    pub cidr: Option<IpNet>,
+    pub hostname_pattern: Option<String>,
+    pub tags: Vec<String>,
+    /// Whoever uses it becomes this host again.
+    pub host_id: Option<Uuid>,
+    pub approval_required: bool,
+    /// Hosts that wait to be let in.
+    pub waiting: i64,
+}
+
+/// Tokens that still let someone in, and this one whatever its state; newest first, at most 500.
+pub async fn list(
+    connection: &mut PgConnection,
+    token_id: Option<&str>,
+    now: OffsetDateTime,
+) -> sqlx::Result<Vec<EnrollTokenRow>> {
+    sqlx::query_as!(
+        EnrollTokenRow,
+        r#"select t.token_id, t.created_at, t.created_by, t.expires_at, t.max_uses, t.uses, t.cidr as "cidr: IpNet",
+             t.hostname_pattern, t.tags, t.host_id, t.approval_required,
+             (select count(*) from enrollments e
+              where e.token_id = t.token_id and e.approved_at is null and e.host_id is null
+                and t.approval_required) as "waiting!"
+           from enroll_tokens t
+           where case when $1::text is null then t.expires_at > $2 and t.uses < t.max_uses else t.token_id = $1 end
+           order by t.created_at desc, t.token_id limit 500"#,
+        token_id,
+        now,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// Deletes a token: it lets nobody in any more; answers 0 where there is none.
+pub async fn delete(connection: &mut PgConnection, token_id: &str) -> sqlx::Result<u64> {
+    let done = sqlx::query!("delete from enroll_tokens where token_id = $1", token_id)
+        .execute(connection)
+        .await?;
+    Ok(done.rows_affected())
+}

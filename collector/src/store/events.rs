@@ -22,7 +22,7 @@ pub struct Event {
 }
 
 /// An event as it is shown.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
 pub struct EventRow {
     pub event_id: i64,
     #[serde(with = "time::serde::rfc3339")]

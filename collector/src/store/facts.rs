@@ -20,7 +20,7 @@ pub struct Fact {
 }
 
 /// A fact as it is shown.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
 pub struct FactRow {
     pub key: String,
     pub body: serde_json::Value,

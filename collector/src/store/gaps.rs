@@ -78,7 +78,7 @@ pub async fn list(
 }
 
 /// A gap as it is shown.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
 pub struct GapRow {
     pub stream: uuid::Uuid,
     pub class: String,

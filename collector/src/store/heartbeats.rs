@@ -189,7 +189,7 @@ fn json<T: serde::Serialize>(value: &T) -> JsonText {
 }
 
 /// A heartbeat as it is shown.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
 pub struct HeartbeatRow {
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,

@@ -30,7 +30,7 @@ pub struct Route {
 }
 
 /// A conflict as it is shown.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
 pub struct ConflictRow {
     #[serde(rename = "id")]
     pub conflict_id: Uuid,

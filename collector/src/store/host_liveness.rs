@@ -145,6 +145,8 @@ pub struct Changed {
     pub instance_changed_at: Option<OffsetDateTime>,
     pub boot_changed_at: Option<OffsetDateTime>,
     pub liveness_changed_at: Option<OffsetDateTime>,
+    /// It has no agent; probes tell.
+    pub is_probed: bool,
 }
 
 /// Hosts whose liveness changed, locked; at most 1,000, those that were silent longest first.
@@ -156,11 +158,10 @@ pub async fn list_changed(
     sqlx::query_as!(
         Changed,
         r#"select host_id, liveness as was, judged as "is!", liveness_reason as was_reason, last_seen_at,
-             instance_changed_at, boot_changed_at, liveness_changed_at
+             instance_changed_at, boot_changed_at, liveness_changed_at,
+             instance is null and probe_misses is not null as "is_probed!"
          from (
-             select l.*, case when last_seen_at is null then 'never' when last_seen_at < $2 then 'offline'
-                              when last_seen_at < $1 then 'late' else 'online' end as judged
-             from host_liveness l
+             select l.*, host_liveness_word(l, $1, $2) as judged from host_liveness l
          ) as j
          where liveness <> judged
          order by last_seen_at limit 1000

@@ -1,4 +1,10 @@
-//! Hosts as operators see them: identity, state with its reasons, the latest values.
+//! Hosts: who they are, what operators say of them, how many are in which state.
+
+pub mod edit;
+pub mod erase;
+pub mod filter;
+pub mod list;
+pub mod merge;
 
 use infratrack_shared::ids::HostId;
 use sqlx::PgConnection;
@@ -13,41 +19,6 @@ pub struct Cutoffs {
     pub late_before: OffsetDateTime,
     /// Last seen before this: offline.
     pub offline_before: OffsetDateTime,
-}
-
-/// A host with its state.
-#[derive(Clone, Debug)]
-pub struct HostRow {
-    pub host_id: Uuid,
-    pub name: String,
-    pub machine_id: Option<String>,
-    pub tags: Vec<String>,
-    pub created_at: OffsetDateTime,
-    pub last_seen_at: Option<OffsetDateTime>,
-    pub liveness: String,
-    pub liveness_reason: Option<String>,
-    pub status: String,
-    pub reasons: Vec<String>,
-    pub agent_version: Option<String>,
-    pub skew_ms: Option<i64>,
-    pub cpu_ratio: Option<f32>,
-    pub memory_used_ratio: Option<f32>,
-    pub disk_used_ratio: Option<f32>,
-    pub failed_unit_count: Option<i32>,
-    pub reboot_required: Option<bool>,
-    pub spool_records: Option<i64>,
-    pub cert_not_after: Option<OffsetDateTime>,
-    /// How many hosts match, on all pages.
-    pub total: i64,
-}
-
-/// Which hosts a list shows.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    pub status: Option<String>,
-    pub liveness: Option<String>,
-    /// Part of the name, in any case.
-    pub q: Option<String>,
 }
 
 /// Makes a host.
@@ -101,89 +72,42 @@ pub async fn update_own(connection: &mut PgConnection, host: HostId) -> sqlx::Re
     Ok(done.rows_affected())
 }
 
-/// Takes names and machine ids from the identity facts of `hosts`.
+/// Takes from the facts of `hosts`, sorted, what they say of the hosts' columns. What an operator edited stays.
 pub async fn update_identity(connection: &mut PgConnection, hosts: &[Uuid]) -> sqlx::Result<u64> {
+    // The row itself decides, not a copy read beside it: an operator may have edited it a moment ago.
     let done = sqlx::query!(
         "update hosts h
-         set name = coalesce(nullif(f.body ->> 'hostname', ''), h.name),
-             machine_id = coalesce(f.body ->> 'machine_id', h.machine_id)
-         from facts f
-         where h.host_id = any($1) and f.host_id = h.host_id and f.key = 'facts.identity'
-           and (h.name, h.machine_id) is distinct from
-               (coalesce(nullif(f.body ->> 'hostname', ''), h.name), coalesce(f.body ->> 'machine_id', h.machine_id))",
+         set name = case when 'name' = any(h.edited) then h.name else coalesce(s.name, h.name) end,
+             machine_id = coalesce(s.machine_id, h.machine_id),
+             addresses = case when 'addresses' = any(h.edited) then h.addresses
+                              else coalesce(s.addresses, h.addresses) end,
+             instance_id = coalesce(s.instance_id, h.instance_id),
+             os_id = coalesce(s.os_id, h.os_id),
+             os_name = coalesce(s.os_name, h.os_name)
+         from (
+             select host_id, facts_name(facts) as name, facts #>> '{facts.identity,machine_id}' as machine_id,
+                 facts_addresses(facts) as addresses, left(facts #>> '{facts.cloud,instance_id}', 128) as instance_id,
+                 left(facts #>> '{facts.os,id}', 64) as os_id,
+                 left(facts #>> '{facts.os,pretty_name}', 128) as os_name
+             from (
+                 select host_id, jsonb_object_agg(key, body) as facts from facts
+                 where host_id = any($1)
+                   and key in ('facts.identity', 'facts.network', 'facts.cloud', 'facts.os')
+                 group by host_id order by host_id
+             ) as told
+         ) as s
+         where h.host_id = s.host_id
+           and (h.name, h.machine_id, h.addresses, h.instance_id, h.os_id, h.os_name) is distinct from
+               (case when 'name' = any(h.edited) then h.name else coalesce(s.name, h.name) end,
+                coalesce(s.machine_id, h.machine_id),
+                case when 'addresses' = any(h.edited) then h.addresses else coalesce(s.addresses, h.addresses) end,
+                coalesce(s.instance_id, h.instance_id), coalesce(s.os_id, h.os_id),
+                coalesce(s.os_name, h.os_name))",
         hosts,
     )
     .execute(connection)
     .await?;
     Ok(done.rows_affected())
-}
-
-/// Which hosts, from where, how many.
-#[derive(Clone, Debug)]
-pub struct Page {
-    pub filter: Filter,
-    /// Only this host, be it a hidden one.
-    pub host: Option<HostId>,
-    /// Name and id of the last host of the page before.
-    pub after: Option<(String, Uuid)>,
-    pub limit: i64,
-}
-
-/// One page of hosts by name.
-pub async fn list(
-    connection: &mut PgConnection,
-    page: &Page,
-    cutoffs: Cutoffs,
-) -> sqlx::Result<Vec<HostRow>> {
-    let (after_name, after_id) = page.after.clone().unzip();
-    let pattern = page
-        .filter
-        .q
-        .as_deref()
-        .map(|q| format!("%{}%", escape_like(q)));
-    sqlx::query_as!(
-        HostRow,
-        r#"with judged as (
-             select h.host_id, h.name, h.machine_id, h.tags, h.created_at, l.last_seen_at, l.liveness_reason,
-                 l.agent_version, l.skew_ms, l.cpu_ratio, l.memory_used_ratio, l.disk_used_ratio,
-                 l.failed_unit_count, l.reboot_required, l.spool_records, c.not_after as cert_not_after,
-                 host_reasons(l, c.not_after, $1, $2, $3) as reasons,
-                 case when l.last_seen_at is null then 'never' when l.last_seen_at < $3 then 'offline'
-                      when l.last_seen_at < $2 then 'late' else 'online' end as liveness
-             from hosts h
-             join host_liveness l using (host_id)
-             left join lateral (
-                 select max(not_after) as not_after from agent_certs a
-                 where a.host_id = h.host_id and a.revoked_at is null
-             ) c on true
-             where h.retired_at is null
-               and (h.host_id = $4 or $4 is null and h.conflict_of is null)
-               and ($5::text is null or h.name ilike $5)
-         ), matching as (
-             select *, host_status(last_seen_at, reasons) as status, count(*) over () as total from judged
-             where ($6::text is null or liveness = $6)
-               and ($7::text is null or host_status(last_seen_at, reasons) = $7)
-         )
-         select host_id as "host_id!", name as "name!", machine_id, tags as "tags!", created_at as "created_at!",
-             last_seen_at, liveness as "liveness!", liveness_reason, status as "status!", reasons as "reasons!",
-             agent_version, skew_ms, cpu_ratio, memory_used_ratio, disk_used_ratio, failed_unit_count,
-             reboot_required, spool_records, cert_not_after, total as "total!"
-         from matching
-         where $8::text is null or (name, host_id) > ($8, $9)
-         order by name, host_id limit $10"#,
-        cutoffs.now,
-        cutoffs.late_before,
-        cutoffs.offline_before,
-        page.host.map(|host| host.0),
-        pattern,
-        page.filter.liveness,
-        page.filter.status,
-        after_name,
-        after_id,
-        page.limit,
-    )
-    .fetch_all(connection)
-    .await
 }
 
 /// How many hosts there are in each status.
@@ -192,13 +116,14 @@ pub async fn count_by_status(
     cutoffs: Cutoffs,
 ) -> sqlx::Result<Vec<(String, i64)>> {
     let rows = sqlx::query!(
-        r#"select host_status(l.last_seen_at, host_reasons(l, c.not_after, $1, $2, $3)) as "status!", count(*) as "count!"
+        r#"select host_status(l.last_seen_at, why.reasons) as "status!", count(*) as "count!"
            from hosts h
            join host_liveness l using (host_id)
            left join (
                select host_id, max(not_after) as not_after from agent_certs where revoked_at is null group by host_id
            ) c using (host_id)
-           where h.retired_at is null and h.conflict_of is null
+           cross join lateral (select host_reasons(l, c.not_after, $1, $2, $3) as reasons offset 0) as why
+           where h.retired_at is null and h.conflict_of is null and h.deleted_at is null
            group by 1 order by 1"#,
         cutoffs.now,
         cutoffs.late_before,
@@ -210,11 +135,4 @@ pub async fn count_by_status(
         .into_iter()
         .map(|row| (row.status, row.count))
         .collect())
-}
-
-/// `%`, `_` and `\` stand for themselves.
-fn escape_like(text: &str) -> String {
-    text.replace('\\', "\\\\")
-        .replace('%', "\\%")
-        .replace('_', "\\_")
 }

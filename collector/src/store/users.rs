@@ -10,7 +10,8 @@ pub struct User {
     pub user_id: Uuid,
     pub name: String,
     pub role: String,
-    pub password_hash: String,
+    /// `None`: they log in by a provider.
+    pub password_hash: Option<String>,
     pub created_at: OffsetDateTime,
     pub disabled_at: Option<OffsetDateTime>,
 }
@@ -58,14 +59,14 @@ pub async fn list(connection: &mut PgConnection) -> sqlx::Result<Vec<User>> {
     .await
 }
 
-/// Changes the password; answers 0 where there is no such user.
+/// Changes the password; answers 0 where there is no such user, or they have none.
 pub async fn update_password(
     connection: &mut PgConnection,
     name: &str,
     password_hash: &str,
 ) -> sqlx::Result<u64> {
     let done = sqlx::query!(
-        "update users set password_hash = $2 where name = $1",
+        "update users set password_hash = $2 where name = $1 and password_hash is not null",
         name,
         password_hash,
     )
@@ -86,6 +87,22 @@ pub async fn update_role(
     Ok(done.rows_affected())
 }
 
+/// Changes the role by id, likewise.
+pub async fn update_role_of(
+    connection: &mut PgConnection,
+    user_id: Uuid,
+    role: &str,
+) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "update users set role = $2 where user_id = $1",
+        user_id,
+        role
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}
+
 /// Lets the user log in no more, or again; likewise.
 pub async fn update_disabled(
     connection: &mut PgConnection,
@@ -100,4 +117,36 @@ pub async fn update_disabled(
     .execute(connection)
     .await?;
     Ok(done.rows_affected())
+}
+
+/// Lets nobody else change users until the transaction ends.
+pub async fn lock(connection: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query!("lock table users in share row exclusive mode")
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Deletes a user, their sessions with them; answers 0 where there is no such user.
+pub async fn delete(connection: &mut PgConnection, name: &str) -> sqlx::Result<u64> {
+    let done = sqlx::query!("delete from users where name = $1", name)
+        .execute(connection)
+        .await?;
+    Ok(done.rows_affected())
+}
+
+/// How many may log in and do everything.
+pub async fn count_admins(connection: &mut PgConnection) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(
+        r#"select count(*) as "count!" from users where role = 'admin' and disabled_at is null"#
+    )
+    .fetch_one(connection)
+    .await
+}
+
+/// How many there are.
+pub async fn count(connection: &mut PgConnection) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(r#"select count(*) as "count!" from users"#)
+        .fetch_one(connection)
+        .await
 }

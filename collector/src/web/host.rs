@@ -3,19 +3,19 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use infratrack_shared::ids::HostId;
 use infratrack_shared::wire::answer::Action;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::api::auth::Caller;
 use crate::api::commands;
 use crate::api::hosts::{self, Host};
+use crate::api::input::Path;
 use crate::api::problem::Problem;
 use crate::app::App;
+use crate::caller::Caller;
 use crate::store;
 use crate::store::commands::CommandRow;
 use crate::store::events::EventRow;
@@ -33,6 +33,7 @@ const CONFLICTS: i64 = 10;
 #[derive(Template)]
 #[template(path = "host.html")]
 struct HostPage {
+    csrf: String,
     host: Host,
     latest: Option<HeartbeatRow>,
     filesystems: Vec<Filesystem>,
@@ -99,9 +100,10 @@ impl HostPage {
 /// `GET /hosts/{id}`.
 pub async fn page(
     State(app): State<Arc<App>>,
-    id: Result<Path<Uuid>, PathRejection>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<Uuid>,
 ) -> Result<Response, Problem> {
-    let id = HostId(id?.0);
+    let id = HostId(id);
     let host = hosts::find(&app, id).await?;
     let mut connection = app.pool.acquire().await?;
     let latest = store::heartbeats::list(&mut connection, id, None, 1)
@@ -109,6 +111,7 @@ pub async fn page(
         .pop();
     let filesystems = latest.as_ref().map(filesystems).unwrap_or_default();
     let page = HostPage {
+        csrf: caller.csrf().to_owned(),
         host,
         latest,
         filesystems,
@@ -126,9 +129,9 @@ pub async fn page(
 pub async fn refresh(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
-    id: Result<Path<Uuid>, PathRejection>,
+    Path(id): Path<Uuid>,
 ) -> Result<Redirect, Problem> {
-    let id = HostId(id?.0);
+    let id = HostId(id);
     commands::queue(&app, id, Action::RefreshFacts, &caller).await?;
     Ok(Redirect::to(&format!("/hosts/{id}")))
 }

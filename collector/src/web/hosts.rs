@@ -3,24 +3,31 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use time::OffsetDateTime;
 
-use crate::api::hosts::{self, Host, HostsQuery};
+use crate::api::hosts::Host;
+use crate::api::hosts::list;
+use crate::api::hosts::query::HostsQuery;
+use crate::api::input::Query;
 use crate::api::page::Page;
 use crate::api::problem::Problem;
 use crate::app::App;
+use crate::caller::Caller;
+use crate::store::sample_hosts;
 use crate::web::{self, words};
 
 #[derive(Template)]
 #[template(path = "hosts.html")]
 struct HostsPage {
+    csrf: String,
     page: Page<Host>,
     query: HostsQuery,
     now: OffsetDateTime,
     enroll_endpoint: String,
+    /// Some of these hosts are made up.
+    has_sample: bool,
 }
 
 impl HostsPage {
@@ -59,10 +66,10 @@ pub async fn home() -> Redirect {
 
 /// `GET /hosts`, with the same parameters as the API's list.
 pub async fn page(
-    state: State<Arc<App>>,
-    query: Result<Query<HostsQuery>, QueryRejection>,
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Query(mut query): Query<HostsQuery>,
 ) -> Result<Response, Problem> {
-    let Query(mut query) = query?;
     // A form sends its empty fields too.
     for field in [
         &mut query.status,
@@ -72,10 +79,16 @@ pub async fn page(
     ] {
         *field = field.take().filter(|text| !text.is_empty());
     }
-    let app = Arc::clone(&state.0);
-    let list = hosts::list(state, Ok(Query(query.clone()))).await?;
+    let page = list::page(&app, &query).await?;
+    let ids: Vec<_> = page.items.iter().map(|host| host.id).collect();
+    let has_sample = {
+        let mut connection = app.pool.acquire().await?;
+        sample_hosts::is_any(&mut connection, &ids).await?
+    };
     let page = HostsPage {
-        page: list.0,
+        csrf: caller.csrf().to_owned(),
+        page,
+        has_sample,
         query,
         now: app.clock.now(),
         enroll_endpoint: app.config.enroll_endpoint(),

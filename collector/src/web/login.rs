@@ -11,11 +11,12 @@ use http::header::{RETRY_AFTER, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 
-use crate::api::auth;
 use crate::api::problem::Problem;
 use crate::app::App;
+use crate::login::oidc::provider::Provider;
 use crate::login::session::{self, Client, Credential};
-use crate::login::{Attempt, attempt};
+use crate::login::{Attempt, attempt, token};
+use crate::store::users;
 use crate::web;
 
 #[derive(Template)]
@@ -26,6 +27,8 @@ struct LoginPage {
     /// The form that was sent.
     by_token: bool,
     name: String,
+    /// Who else logs people in.
+    provider: Option<Arc<Provider>>,
 }
 
 /// What the form sends: a name and a password, or a token.
@@ -38,8 +41,9 @@ struct Login {
 }
 
 /// `GET /login`.
-pub async fn page() -> Response {
+pub async fn page(State(app): State<Arc<App>>) -> Response {
     web::page(&LoginPage {
+        provider: app.oidc.clone(),
         complaint: None,
         by_token: false,
         name: String::new(),
@@ -70,6 +74,7 @@ async fn by_name(
 ) -> Result<Response, Problem> {
     let again = |status, complaint: String| {
         let page = web::page(&LoginPage {
+            provider: app.oidc.clone(),
             complaint: Some(complaint),
             by_token: false,
             name: login.name.clone(),
@@ -77,7 +82,10 @@ async fn by_name(
         (status, page).into_response()
     };
     match attempt(app, &login.name, &login.password, client.address).await? {
-        Attempt::User(user) => begin(app, &Credential::User(user.user_id), client, headers).await,
+        Attempt::User(user) => {
+            let credential = Credential::User(user.user_id);
+            begin(app, &credential, &user.name, client, headers).await
+        }
         Attempt::Refused => {
             let complaint = "That name and password do not go together.".to_owned();
             Ok(again(StatusCode::UNAUTHORIZED, complaint))
@@ -99,19 +107,18 @@ async fn by_token(
     client: &Client,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
-    if auth::find(app, token).await?.is_some()
-        && let Some((token_id, _)) = auth::parse(token)
+    if let Some(caller) = token::find(app, token, client.address).await?
+        && caller.role.is_some()
     {
-        return begin(
-            app,
-            &Credential::Token(token_id.to_owned()),
-            client,
-            headers,
-        )
-        .await;
+        let credential = Credential::Token(caller.id.clone());
+        return begin(app, &credential, &caller.name, client, headers).await;
+    }
+    if let Some((token_id, _)) = token::parse(token) {
+        session::refused(app, token_id, client).await?;
     }
     let complaint = "That token is not valid. Copy it whole, from it_ to its last character.";
     let page = web::page(&LoginPage {
+        provider: app.oidc.clone(),
         complaint: Some(complaint.to_owned()),
         by_token: true,
         name: String::new(),
@@ -119,18 +126,39 @@ async fn by_token(
     Ok((StatusCode::UNAUTHORIZED, page).into_response())
 }
 
-async fn begin(
+/// Logs a user in that was made just now.
+pub(super) async fn as_user(
     app: &App,
-    credential: &Credential,
+    name: &str,
     client: &Client,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
-    let cookie = session::begin(app, credential, client, headers).await?;
+    let mut connection = app.pool.acquire().await?;
+    let user = users::find(&mut connection, name).await?;
+    drop(connection);
+    match user {
+        Some(user) => {
+            let credential = Credential::User(user.user_id);
+            begin(app, &credential, &user.name, client, headers).await
+        }
+        None => Ok(Redirect::to("/login").into_response()),
+    }
+}
+
+async fn begin(
+    app: &App,
+    credential: &Credential,
+    name: &str,
+    client: &Client,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
+    let cookie = session::begin(app, credential, name, client, headers).await?;
     Ok(([(SET_COOKIE, cookie)], Redirect::to("/hosts")).into_response())
 }
 
 /// `POST /logout`.
-pub async fn leave(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
-    let cookie = session::end(&app, &headers).await?;
+pub async fn leave(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
+    let client = Client::of(&app, &request);
+    let cookie = session::end(&app, &client, request.headers()).await?;
     Ok(([(SET_COOKIE, cookie)], Redirect::to("/login")).into_response())
 }

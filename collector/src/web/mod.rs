@@ -2,9 +2,14 @@
 
 pub mod assets;
 pub mod conflicts;
+pub mod docs;
 pub mod host;
 pub mod hosts;
+pub mod inventory;
 pub mod login;
+pub mod oidc;
+pub mod setup;
+pub mod step_up;
 pub mod words;
 
 use askama::Template;
@@ -14,6 +19,7 @@ use axum::response::{Html, IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 
 use crate::api::problem::Problem;
+use crate::login::oidc::local_path;
 
 /// Nothing is loaded from elsewhere, nothing inline runs, nobody frames us.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; \
@@ -23,10 +29,9 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; i
 pub async fn headers(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static(POLICY),
-    );
+    headers
+        .entry(header::CONTENT_SECURITY_POLICY)
+        .or_insert(HeaderValue::from_static(POLICY));
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
@@ -41,12 +46,39 @@ pub async fn headers(request: Request, next: Next) -> Response {
     response
 }
 
+/// A path of this site, where one was asked for; else the list of hosts.
+pub fn local(next: &str) -> &str {
+    local_path(next).unwrap_or("/hosts")
+}
+
 /// A page from its template.
 fn page(template: &impl Template) -> Response {
     match template.render() {
         Ok(html) => Html(html).into_response(),
         Err(error) => {
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "template", error).into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_paths_of_this_site_are_gone_on_to() {
+        assert_eq!(local("/hosts/1?a=b"), "/hosts/1?a=b");
+        for bad in [
+            "",
+            "hosts",
+            "//evil",
+            "/\\evil",
+            "https://evil",
+            "/a\tb",
+            "/\n/evil",
+            "\\evil",
+        ] {
+            assert_eq!(local(bad), "/hosts", "{bad:?}");
         }
     }
 }

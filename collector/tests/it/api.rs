@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use infratrack_collector::roles::{Access, routes};
 use infratrack_shared::wire::heartbeat::FilesystemUsage;
 
 use crate::harness::{Collector, Host};
@@ -20,39 +19,6 @@ async fn beat(collector: &Collector, host: &Host, used: u64) {
     }];
     batch.heartbeat = Some(heartbeat);
     host.send(collector, &batch).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn every_route_that_is_not_public_asks_for_a_token() {
-    let collector = Collector::start().await;
-    for route in routes() {
-        let path = route
-            .path
-            .replace("{id}", &uuid::Uuid::nil().to_string())
-            .replace("{file}", "style.css");
-        let request = Request::builder()
-            .method(route.method.clone())
-            .uri(&path)
-            .header("host", "test");
-        let response = collector
-            .request(request.body(Full::new(Bytes::new())).unwrap())
-            .await;
-        let asks = match response.status() {
-            StatusCode::UNAUTHORIZED => true,
-            StatusCode::SEE_OTHER => {
-                response.headers()["location"] == "/login" && path != "/logout"
-            }
-            _ => false,
-        };
-        assert_eq!(
-            asks,
-            route.access != Access::Public,
-            "{} {}: {}",
-            route.method,
-            path,
-            response.status()
-        );
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

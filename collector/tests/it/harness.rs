@@ -15,8 +15,10 @@ use infratrack_agent::identity::Identity;
 use infratrack_agent::tls;
 use infratrack_agent::uplink::{Answer, Connection, Endpoint, UplinkError};
 use infratrack_collector::agents::enroll::{TokenOptions, create_token};
-use infratrack_collector::api::auth;
+use infratrack_collector::audit::Actor;
 use infratrack_collector::config::Config;
+use infratrack_collector::login::token::{self, NewToken};
+use infratrack_collector::roles::Role;
 use infratrack_collector::server::{self, Server};
 use infratrack_shared::codec;
 use infratrack_shared::ids::{BootId, HostId, InstanceId, StreamId};
@@ -109,9 +111,14 @@ impl Collector {
         let own = server::connect(options.clone(), &config).await.unwrap();
         let server = Server::start(config, clock.clock(), own).await.unwrap();
         let mut connection = pool.acquire().await.unwrap();
-        let admin_token = auth::create_token(&mut connection, "test", "admin", clock.now())
-            .await
-            .unwrap();
+        let admin_token = token::create(
+            &mut connection,
+            &NewToken::of_role("test", Role::Admin, "test"),
+            clock.now(),
+        )
+        .await
+        .unwrap()
+        .1;
         drop(connection);
         Self {
             server,
@@ -124,9 +131,15 @@ impl Collector {
     }
 
     pub(crate) async fn token(&self, options: TokenOptions) -> EnrollToken {
-        create_token(&self.pool, self.pin(), &options, "test", self.clock.now())
-            .await
-            .unwrap()
+        create_token(
+            &self.pool,
+            self.pin(),
+            &options,
+            &Actor::job("test"),
+            self.clock.now(),
+        )
+        .await
+        .unwrap()
     }
 
     /// What a token made at this moment pins.

@@ -4,10 +4,23 @@
 
 mod agents;
 mod api;
+mod audit;
+mod audited;
+mod canary;
 mod demo;
 mod harness;
+mod health;
+mod hosts;
+mod inventory;
+mod jobs;
 mod kill;
 mod listener;
-mod logins;
 mod metrics;
+mod oidc;
+mod operators;
 mod private_postgres;
+mod program;
+mod s3;
+mod sample;
+mod secrets;
+mod traces;

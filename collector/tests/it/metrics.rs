@@ -1,5 +1,6 @@
 //! What Prometheus gets.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use http::{Request, StatusCode};
@@ -45,6 +46,7 @@ async fn prometheus_scrapes_requests_jobs_queues_and_hosts() {
         assert!(text.contains(&format!("\n{line}\n")), "{line} is not in\n{text}");
     }
     assert!(text.ends_with("\n# EOF\n"));
+    assert_eq!(documented(), scraped(&text), "docs/watching.md");
     assert_eq!(text.matches("# EOF").count(), 1);
     // A path of a stranger's making is no label.
     let request = Request::get("/such/a/path").header("host", "test");
@@ -57,4 +59,25 @@ async fn prometheus_scrapes_requests_jobs_queues_and_hosts() {
         text.contains("route=\"none\",status=\"404\"} 1\n"),
         "{text}"
     );
+}
+
+/// The metrics that docs/watching.md lists, but for those that are there only while something is traced.
+fn documented() -> BTreeSet<String> {
+    let page = include_str!("../../../docs/watching.md");
+    let table = page.split("\n## ").find(|part| part.starts_with("Metrics"));
+    let rows = table.unwrap().lines().filter_map(|line| {
+        let name = line.strip_prefix("| `")?.split_once('`')?.0;
+        (!name.starts_with("trace_spans")).then(|| name.to_owned())
+    });
+    rows.collect()
+}
+
+/// Those that are scraped, by the names that one asks for them.
+fn scraped(text: &str) -> BTreeSet<String> {
+    let types = text.lines().filter_map(|line| {
+        let (name, kind) = line.strip_prefix("# TYPE ")?.split_once(' ')?;
+        let suffix = if kind == "counter" { "_total" } else { "" };
+        Some(format!("{name}{suffix}"))
+    });
+    types.collect()
 }

@@ -1,4 +1,5 @@
-//! `infratrack-bench`: measures ingest against its baselines, which run in turns with it. See `bench::ingest`.
+//! `infratrack-bench`: measures ingest against its baselines, which run in turns with it, and the API over a loaded
+//! fleet. See `bench::ingest` and `bench::api`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use infratrack_collector::clock::Clock;
-use infratrack_testkit::bench::{document, front, ingest, report};
+use infratrack_testkit::bench::{api, document, front, ingest, report};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 #[derive(Debug, Parser)]
@@ -19,6 +20,8 @@ struct Cli {
 enum Command {
     /// Measures a collector against the bare front end and the raw loader
     Ingest(Ingest),
+    /// Measures the API over fleets with a past
+    Api(Api),
     /// The bare front end
     #[command(hide = true)]
     Front {
@@ -51,6 +54,23 @@ struct Ingest {
     document: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+struct Api {
+    /// Hosts; with commas, one fleet after another
+    #[arg(long, value_delimiter = ',', default_value = "10000,50000")]
+    hosts: Vec<i32>,
+    #[arg(long, default_value_t = 5_000_000)]
+    heartbeats: i64,
+    #[arg(long, default_value_t = 1_000_000)]
+    events: i64,
+    /// Requests of each question
+    #[arg(long, default_value_t = 100)]
+    requests: usize,
+    /// The document whose section `api` is written; none: it is printed
+    #[arg(long)]
+    document: Option<PathBuf>,
+}
+
 fn main() -> ExitCode {
     match start() {
         Ok(()) => ExitCode::SUCCESS,
@@ -68,6 +88,7 @@ fn start() -> anyhow::Result<()> {
         // As many threads as the collector has.
         Command::Front { ca_dir } => tokio::runtime::Runtime::new()?
             .block_on(front::serve(&ca_dir, |address| print(&address.to_string()))),
+        Command::Api(arguments) => tokio::runtime::Runtime::new()?.block_on(measure_api(arguments)),
         // The generator is one thread: what it takes is not spent on handing work around.
         Command::Ingest(arguments) => tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -100,6 +121,31 @@ async fn ingest(arguments: Ingest) -> anyhow::Result<()> {
         return document::write_section(&path, "ingest", &text);
     }
     print(&text);
+    Ok(())
+}
+
+async fn measure_api(arguments: Api) -> anyhow::Result<()> {
+    let mut all = Vec::new();
+    for hosts in arguments.hosts {
+        let sample = api::sample::Sample {
+            hosts,
+            heartbeats: arguments.heartbeats,
+            events: arguments.events,
+        };
+        let options = api::Options {
+            sample,
+            requests: arguments.requests,
+        };
+        all.push(api::run(options, say).await?);
+    }
+    let date = Clock::system().now().date().to_string();
+    let command: Vec<String> = std::env::args().skip(1).collect();
+    let command = format!("infratrack-bench {}", command.join(" "));
+    let text = api::report::text(&all, &date, &command)?;
+    print(&text);
+    if let Some(path) = arguments.document {
+        document::write_section(&path, "api", &text)?;
+    }
     Ok(())
 }
 

@@ -63,6 +63,37 @@ impl World {
         Ok(killed)
     }
 
+    /// Ends the collector that everybody talks to, with SIGKILL or SIGTERM; agents, and whoever comes by way of
+    /// `operators`, go to the other one meanwhile, and it is started again. Answers whether it ended as it was told.
+    pub async fn change_over(&mut self, signal: Signal, operators: &Proxy) -> anyhow::Result<bool> {
+        use std::os::unix::process::ExitStatusExt;
+        let ending = self.current;
+        self.collectors[ending].process.signal(signal);
+        self.current = 1 - ending;
+        let next = &self.collectors[self.current];
+        self.network.set_upstream(next.agents);
+        operators.set_upstream(next.operators);
+        let status = self.collectors[ending].process.ended(RECOVERY).await?;
+        let deadline = Instant::now() + RECOVERY;
+        loop {
+            self.revive()?;
+            if self.collectors[ending].is_up().await {
+                break;
+            }
+            anyhow::ensure!(
+                Instant::now() < deadline,
+                "the collector is not back in {RECOVERY:?}"
+            );
+            tokio::time::sleep(LOOK).await;
+        }
+        let as_told = if signal == Signal::SIGKILL {
+            status.signal() == Some(Signal::SIGKILL as i32)
+        } else {
+            status.success()
+        };
+        Ok(as_told)
+    }
+
     pub(super) async fn stop_collector(&mut self, down: Duration) -> anyhow::Result<bool> {
         let node = &mut self.collectors[self.current];
         node.process.signal(Signal::SIGTERM);

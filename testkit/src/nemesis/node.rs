@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use infratrack_collector::config::Config;
 
+use crate::operators::Operators;
 use crate::postgres::binary;
 use crate::process::Process;
 
@@ -63,10 +64,27 @@ impl Node {
         Ok(())
     }
 
-    /// Whether it listens.
-    pub(super) async fn is_up(&self) -> bool {
-        tokio::net::TcpStream::connect(self.operators).await.is_ok()
+    /// Its program with its configuration and database, without a subcommand.
+    pub(super) fn command(&self, database: SocketAddr) -> anyhow::Result<Command> {
+        command(database, &self.config)
     }
+
+    /// Whether it can do its work.
+    pub(super) async fn is_up(&self) -> bool {
+        let anybody = Operators {
+            address: self.operators,
+            token: String::new(),
+        };
+        let asked = anybody.get("/health/ready").await;
+        asked.is_ok_and(|(status, _)| status.is_success())
+    }
+}
+
+fn command(database: SocketAddr, config: &Path) -> anyhow::Result<Command> {
+    let mut command = Command::new(binary("infratrack-collector")?);
+    let url = format!("postgres://infratrack@{database}/infratrack?sslmode=disable");
+    command.arg("--config").arg(config).env("DATABASE_URL", url);
+    Ok(command)
 }
 
 fn spawn(
@@ -76,13 +94,9 @@ fn spawn(
     config: &Path,
     failpoints: Option<&str>,
 ) -> anyhow::Result<Process> {
-    let mut command = Command::new(binary("infratrack-collector")?);
-    let url = format!("postgres://infratrack@{database}/infratrack?sslmode=disable");
+    let mut command = command(database, config)?;
     command
-        .arg("--config")
-        .arg(config)
         .arg("serve")
-        .env("DATABASE_URL", url)
         .env("FAILPOINTS", failpoints.unwrap_or_default());
     let log = dir.join(format!("collector-{index}.log"));
     Process::start(&mut command, &log, Stdio::null())

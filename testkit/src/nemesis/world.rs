@@ -8,10 +8,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
-use infratrack_collector::api::auth;
 use infratrack_collector::clock::Clock;
 use infratrack_collector::config::Config;
+use infratrack_collector::login::token::{self, NewToken};
 use infratrack_collector::postgres::PrivatePostgres;
+use infratrack_collector::roles::Role;
 use nix::sys::signal::Signal;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -125,7 +126,8 @@ impl World {
         let token = {
             let mut connection = pool.acquire().await?;
             let now = Clock::system().now();
-            auth::create_token(&mut connection, "nemesis", "admin", now).await?
+            let new = NewToken::of_role("nemesis", Role::Admin, "nemesis");
+            token::create(&mut connection, &new, now).await?.1
         };
         std::fs::write(dir.path().join("admin_token"), token)?;
         std::fs::write(dir.path().join("clock"), "0")?;
@@ -269,6 +271,25 @@ impl World {
             admin_token: std::fs::read_to_string(self.dir.path().join("admin_token"))?,
         };
         Ok(FleetConfig::new(node.agents, node.enroll, tokens))
+    }
+
+    /// Runs the collector's program beside its collectors, as an administrator does; answers whether it succeeded,
+    /// and what it printed.
+    pub fn command(&self, arguments: &[&str]) -> anyhow::Result<(bool, String)> {
+        let output = self.collectors[0]
+            .command(self.database.address())?
+            .args(arguments)
+            .output()?;
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        Ok((output.status.success(), said))
+    }
+
+    /// An administrator's token.
+    pub fn admin_token(&self) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(
+            self.dir.path().join("admin_token"),
+        )?)
     }
 
     /// Its listener for operators.

@@ -108,7 +108,7 @@ fn the_way_of_a_heartbeat_is_walked_in_order() {
         "collector/src/store/heartbeats.rs",
         "collector/src/store/host_liveness.rs",
         "collector/src/web/hosts.rs",
-        "collector/src/store/hosts.rs",
+        "collector/src/store/hosts/list.rs",
         "collector/templates/hosts.html",
     ];
     let places: Vec<_> = way

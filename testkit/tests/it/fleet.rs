@@ -109,7 +109,14 @@ async fn token(collector: &Server, pool: &PgPool) -> anyhow::Result<String> {
         },
     );
     let pin = app.ca.load().root_pin(app.clock.now())?;
-    let token = create_token(pool, pin, &options, "test", app.clock.now()).await;
+    let token = create_token(
+        pool,
+        pin,
+        &options,
+        &infratrack_collector::audit::Actor::job("test"),
+        app.clock.now(),
+    )
+    .await;
     Ok(token?.reveal())
 }
 

@@ -3,6 +3,7 @@
 mod apart;
 mod architecture;
 mod backlog;
+mod changeover;
 mod corpus;
 mod crowd;
 mod database;

@@ -324,7 +324,10 @@ async fn move_rows(connection: &mut PgConnection, moved: &Move) -> sqlx::Result<
     set_apart::events(connection, moved).await?;
     set_apart::gaps(connection, moved).await?;
     set_apart::dead_letters(connection, moved).await?;
-    set_apart::copy_facts(connection, moved).await.map(drop)
+    set_apart::copy_facts(connection, moved).await?;
+    store::host_search::update_fact_words(connection, &[moved.to.0])
+        .await
+        .map(drop)
 }
 
 /// Puts `owner` back to where the first of the clones took over, and its process in place.
@@ -347,6 +350,7 @@ async fn restore(
         host_instances::delete(connection, owner, moved.instance).await?;
     }
     set_apart::forget_facts_hash(connection, owner).await?;
+    store::host_search::update_fact_words(connection, &[owner.0]).await?;
     store::hosts::update_identity(connection, &[owner.0]).await?;
     set_apart::delete_empty_5m(connection, owner).await?;
     set_apart::delete_empty_1h(connection, owner).await?;

@@ -364,11 +364,11 @@ async fn store_facts(
         return Ok(());
     }
     let (lists, facts): (Vec<_>, Vec<_>) = plan.facts.values().partition(|fact| fact.key == FACTS);
-    store::facts::upsert(connection, &facts, now).await?;
+    let mut changes = store::facts::upsert(connection, &facts, now).await?;
     for list in &lists {
         // Anything but a list of texts leaves every fact in place.
         if let Ok(keys) = Vec::deserialize(&list.body) {
-            store::facts::delete_unlisted(connection, list, &keys, now).await?;
+            changes += store::facts::delete_unlisted(connection, list, &keys, now).await?;
         }
     }
     let hosts: BTreeSet<_> = plan.facts.values().map(|fact| fact.host.0).collect();
@@ -387,6 +387,9 @@ async fn store_facts(
         })
         .collect();
     store::host_liveness::update_facts_hash(connection, &hashes).await?;
+    if changes > 0 {
+        store::host_search::update_fact_words(connection, &hosts).await?;
+    }
     store::hosts::update_identity(connection, &hosts)
         .await
         .map(drop)

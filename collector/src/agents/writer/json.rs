@@ -1,7 +1,7 @@
 //! MessagePack values of agents as JSON that Postgres takes.
 //!
 //! Binaries become hexadecimal, those of 16 bytes (ids) UUIDs, keys of maps text; NUL, which Postgres refuses,
-//! becomes U+FFFD. Called by `plan` for every event and fact, so the text is written without a tree between.
+//! becomes U+FFFD. Called by `plan` for every event and fact, and for those of sample hosts, so the text is written without a tree between.
 
 use rmpv::Value;
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::store::storable;
 
 /// As text, to be stored.
-pub(super) fn text(value: &Value) -> Box<RawValue> {
+pub(crate) fn text(value: &Value) -> Box<RawValue> {
     // Nothing of it can fail: every key is a string.
     serde_json::value::to_raw_value(&AsJson(value)).unwrap_or_default()
 }

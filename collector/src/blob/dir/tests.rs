@@ -2,7 +2,6 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::TryStreamExt;
 
 use super::*;
 use crate::blob::BlobStore;
@@ -30,34 +29,6 @@ fn temporaries(dir: &tempfile::TempDir) -> Vec<PathBuf> {
         }
     }
     files
-}
-
-#[tokio::test]
-async fn what_was_put_is_found_listed_and_deleted() {
-    let dir = tempfile::tempdir().expect("tempdir");
-    let store = store(&dir);
-    let object = key("packs/ab/1");
-    assert!(store.find(&object).await.expect("asked").is_none());
-    let put = store.put_bytes(&object, Bytes::from_static(b"one")).await;
-    assert_eq!(put.expect("put"), Put::Stored);
-    let found = store.find_bytes(&object, 3).await.expect("read");
-    assert_eq!(found.as_deref(), Some(&b"one"[..]));
-    let error = store.find_bytes(&object, 2).await.expect_err("too large");
-    assert!(matches!(error, BlobError::TooLarge { size_bytes: 3, .. }));
-    // A part of the way to an object is none.
-    assert!(store.find(&key("packs/ab")).await.expect("asked").is_none());
-    assert!(
-        store
-            .find(&key("packs/ab/1/2"))
-            .await
-            .expect("asked")
-            .is_none()
-    );
-    assert!(store.delete(&object).await.expect("deleted"));
-    assert!(!store.delete(&object).await.expect("nothing to do"));
-    assert!(store.find(&object).await.expect("asked").is_none());
-    let left = store.list(&key("packs"), None, 10).await.expect("listed");
-    assert_eq!(left, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,82 +92,6 @@ async fn a_body_that_breaks_off_or_lies_about_its_length_leaves_nothing() {
     let given_up = tokio::time::timeout(std::time::Duration::from_millis(50), putting).await;
     assert!(given_up.is_err());
     assert!(temporaries(&dir).is_empty());
-}
-
-#[tokio::test]
-async fn a_big_body_goes_through_in_pieces() {
-    const PIECES: usize = 512;
-    let dir = tempfile::tempdir().expect("tempdir");
-    let store = store(&dir);
-    let piece =
-        |number: usize| Bytes::from(vec![u8::try_from(number % 251).expect("small"); CHUNK]);
-    let body = stream::iter(0..PIECES).map(move |number| Ok(piece(number)));
-    let size_bytes = (PIECES * CHUNK) as u64;
-    store
-        .put(&key("big"), size_bytes, Box::pin(body))
-        .await
-        .expect("put");
-    let blob = store.find(&key("big")).await.expect("read").expect("there");
-    assert_eq!(blob.size_bytes, size_bytes);
-    let whole = blob
-        .body
-        .try_fold((0, true), |(at, right), chunk| async move {
-            let wanted = |at: usize| u8::try_from(at / CHUNK % 251).expect("small");
-            assert!(chunk.len() <= CHUNK);
-            let same = chunk
-                .iter()
-                .enumerate()
-                .all(|(i, byte)| *byte == wanted(at + i));
-            Ok((at + chunk.len(), right && same))
-        });
-    assert_eq!(whole.await.expect("read"), (PIECES * CHUNK, true));
-}
-
-#[tokio::test]
-async fn a_list_is_in_the_order_of_bytes_and_goes_on_where_it_ended() {
-    let dir = tempfile::tempdir().expect("tempdir");
-    let store = store(&dir);
-    // '-' and '.' stand before '/', digits and letters after it.
-    let mut names = vec![
-        "log/a/1",
-        "log/a-b/1",
-        "log/a.b",
-        "log/a0",
-        "log/a/2/x",
-        "log/a/2.x",
-        "log/B/9",
-        "log/z",
-        "log/a-b/0",
-        "log/a/10",
-    ];
-    for name in names.iter().chain(&["logs/other", "lo"]) {
-        store
-            .put_bytes(&key(name), Bytes::new())
-            .await
-            .expect("put");
-    }
-    names.sort_unstable();
-    let listed = |entries: Vec<Entry>| -> Vec<String> {
-        entries
-            .into_iter()
-            .map(|entry| entry.key.to_string())
-            .collect()
-    };
-    let all = store.list(&key("log"), None, 100).await.expect("listed");
-    assert_eq!(listed(all), names);
-    for page in 1..names.len() {
-        let (mut after, mut seen) = (None, Vec::new());
-        loop {
-            let entries = store
-                .list(&key("log"), after.as_ref(), page)
-                .await
-                .expect("listed");
-            let Some(last) = entries.last() else { break };
-            after = Some(last.key.clone());
-            seen.extend(listed(entries));
-        }
-        assert_eq!(seen, names, "in pages of {page}");
-    }
 }
 
 #[test]

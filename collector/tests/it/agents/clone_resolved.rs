@@ -2,7 +2,8 @@
 
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
-use infratrack_collector::api::auth;
+use infratrack_collector::login::token::{self, NewToken};
+use infratrack_collector::roles::Role;
 use infratrack_shared::ids::CommandId;
 use infratrack_shared::wire::answer::{Action, Command};
 use infratrack_shared::wire::enroll::{RenewRequest, RenewResponse};
@@ -158,7 +159,9 @@ async fn operators_decide_and_viewers_do_not() {
     let (a, _b, conflict) = set_apart(&collector).await;
     let as_role = async |role: &str, what: &str| {
         let mut connection = collector.pool.acquire().await.unwrap();
-        let token = auth::create_token(&mut connection, role, role, collector.clock.now());
+        let new = NewToken::of_role(role, Role::parse(role).unwrap(), "test");
+        let made = token::create(&mut connection, &new, collector.clock.now());
+        let token = made.await.unwrap().1;
         let request = Request::post(format!(
             "/api/v1/hosts/{}/conflicts/{}/{what}",
             a.host.id,
@@ -166,7 +169,7 @@ async fn operators_decide_and_viewers_do_not() {
         ));
         let request = request
             .header("host", "test")
-            .header("authorization", format!("Bearer {}", token.await.unwrap()))
+            .header("authorization", format!("Bearer {token}"))
             .body(Full::default())
             .unwrap();
         collector.request(request).await.status()

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokio::time::Instant;
 
-use crate::harness::{Collector, eventually, part};
+use crate::harness::{Collector, eventually, eventually_within, part};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_postgres_batches_are_503_and_after_it_is_back_they_count_once() {
@@ -29,12 +29,16 @@ async fn without_postgres_batches_are_503_and_after_it_is_back_they_count_once()
     )
     .unwrap();
     batch.parts = vec![part(&collector, &[3, 4])];
-    let away = host.send(&collector, &batch).await;
-    let Err(UplinkError::Refused {
+    // Its children outlive it for a moment, in which they may still store.
+    let away = eventually("Postgres to be gone", || async {
+        host.send(&collector, &batch).await.err()
+    });
+    let away = away.await;
+    let UplinkError::Refused {
         status,
         retry_after,
         ..
-    }) = away
+    } = away
     else {
         panic!("{away:?}")
     };
@@ -113,8 +117,11 @@ async fn connections_to_postgres_that_fell_silent_are_replaced_and_nobody_waits_
     };
     assert_eq!(ack.cursors[0].acked_seq, 4);
     assert!(proxy.fired() > 0, "it was felt");
-    let (status, health) = collector.api(Method::GET, "/health", "").await;
-    assert_eq!(status, StatusCode::OK, "{health}");
+    eventually_within(NOTICED, "the pool's connections to be replaced", || async {
+        let (status, _) = collector.api(Method::GET, "/health", "").await;
+        (status == StatusCode::OK).then_some(())
+    })
+    .await;
 
     // And a collector that is told to stop while nothing passes ends.
     proxy.set(Fault::HalfOpen);

@@ -49,6 +49,32 @@ pub(crate) fn write_missing(root: &Path, corpus: &Path) {
     write("frames", frames(&recorded("frames")));
     write("token", tokens());
     write("zstd", compressed(&full));
+    for (target, valid) in inventories() {
+        let mut inputs = damaged("valid", valid.as_bytes(), 2);
+        inputs.push(named("hostile-deep", "[".repeat(4096).into_bytes()));
+        write(target, inputs);
+    }
+}
+
+/// A document of each kind of inventory.
+fn inventories() -> [(&'static str, &'static str); 3] {
+    [
+        (
+            "inventory_ansible",
+            r#"{"_meta": {"hostvars": {"web-1": {"ansible_host": "10.0.0.1", "instance_id": "i-1",
+"tags": {"Environment": "prod"}}, "b": {"do_tags": ["x"]}}}, "all": {"children": ["web"]}, "web": {"hosts": ["web-1"]}}"#,
+        ),
+        (
+            "inventory_csv",
+            "name,addresses,tags,destroyed\nweb-1,10.0.0.1 2001:db8::1,a;b=c,\n\"db 1\",,,true\n",
+        ),
+        (
+            "inventory_terraform",
+            r#"{"format_version": "1.0", "values": {"root_module": {"resources": [{"address": "aws_instance.a",
+"mode": "managed", "type": "aws_instance", "values": {"id": "i-1", "private_ip": "10.0.0.1", "tags_all": {"Name": "a"}}}],
+"child_modules": [{"resources": [{"address": "m.x", "mode": "managed", "type": "hcloud_server", "values": {"id": 1}}]}]}}}"#,
+        ),
+    ]
 }
 
 fn named(name: &str, bytes: Vec<u8>) -> (String, Vec<u8>) {

@@ -1,0 +1,207 @@
+//! Objects in a bucket of S3, or of a server that speaks its protocol.
+//!
+//! An object goes up in one request, whole and from memory, so that a retry sends the same again, and with
+//! `If-None-Match: *`, so that of several collectors one stores it and nobody replaces it. Every call has a time limit and
+//! its tries are counted; docs/blobs.md says what a bucket must let a collector do.
+
+use std::io;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::Builder;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::get_object::GetObjectError;
+use aws_sdk_s3::operation::put_object::PutObjectError;
+use aws_sdk_s3::primitives::ByteStream;
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt, stream};
+use tokio::time::{Duration, Instant, sleep, timeout_at};
+
+use super::{Blob, BlobError, Body, Entry, Key, Put};
+use crate::aws::s3::{S3Error, at_rate, limits};
+
+/// The largest object: it is in memory while it is sent. A pack of a backup has half of it.
+pub const OBJECT_BYTES: usize = 64 * 1024 * 1024;
+/// Beyond what its size takes, the body of an object is read within this.
+const BODY: Duration = Duration::from_secs(10);
+/// Keys in a page at most; S3 has no larger ones.
+const PAGE: i32 = 1000;
+/// Tries of a `put` that others race for.
+const TRIES: u32 = 4;
+
+/// A bucket's objects below a prefix.
+#[derive(Debug)]
+pub struct S3Store {
+    client: Client,
+    bucket: String,
+    /// With its slash, or empty.
+    prefix: String,
+}
+
+impl S3Store {
+    /// The objects of `bucket` below `prefix`, which may be empty.
+    pub fn new(client: Client, bucket: String, prefix: &str) -> Self {
+        let prefix = match prefix {
+            "" => String::new(),
+            prefix => format!("{prefix}/"),
+        };
+        Self {
+            client,
+            bucket,
+            prefix,
+        }
+    }
+
+    fn key(&self, key: &Key) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    /// As it is said in errors.
+    fn place(&self, key: &Key) -> String {
+        format!("s3://{}/{}{key}", self.bucket, self.prefix)
+    }
+
+    pub(super) async fn put(
+        &self,
+        key: &Key,
+        size_bytes: u64,
+        body: Body,
+    ) -> Result<Put, BlobError> {
+        let bytes = gather(key, size_bytes, body).await?;
+        let mut tries = 1;
+        loop {
+            let error = match self.put_once(key, bytes.clone()).await {
+                Ok(()) => return Ok(Put::Stored),
+                Err(error) => error,
+            };
+            match error.code() {
+                Some("PreconditionFailed") => return Ok(Put::Existed),
+                // Another one is under way; how it ends decides, and the next try sees it.
+                Some("ConditionalRequestConflict" | "OperationAborted") if tries < TRIES => {}
+                _ => return Err(S3Error::of("store", self.place(key), &error).into()),
+            }
+            sleep(Duration::from_millis(rand::random_range(50..200)) * tries).await;
+            tries += 1;
+        }
+    }
+
+    async fn put_once(&self, key: &Key, bytes: Bytes) -> Result<(), SdkError<PutObjectError>> {
+        let limits = limits(bytes.len() as u64);
+        let request = self
+            .client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(self.key(key))
+            .if_none_match("*")
+            .body(ByteStream::from(bytes))
+            .customize()
+            .config_override(Builder::new().timeout_config(limits));
+        Box::pin(request.send()).await.map(drop)
+    }
+
+    pub(super) async fn find(&self, key: &Key) -> Result<Option<Blob>, BlobError> {
+        let request = self.client.get_object().bucket(&self.bucket);
+        let answer = Box::pin(request.key(self.key(key)).send()).await;
+        let answer = match answer {
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(GetObjectError::is_no_such_key) =>
+            {
+                return Ok(None);
+            }
+            other => other.map_err(|error| S3Error::of("read", self.place(key), &error))?,
+        };
+        let size_bytes = answer.content_length.and_then(|size| size.try_into().ok());
+        let size_bytes = size_bytes
+            .ok_or_else(|| S3Error::silent("read", self.place(key), "it has no length"))?;
+        let until = Instant::now() + BODY + at_rate(size_bytes);
+        let body = stream::try_unfold(answer.body, move |mut body| async move {
+            let chunk = timeout_at(until, body.try_next()).await;
+            let chunk = chunk.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
+            let chunk = chunk.map_err(io::Error::other)?;
+            io::Result::Ok(chunk.map(|chunk| (chunk, body)))
+        });
+        Ok(Some(Blob {
+            size_bytes,
+            body: Box::pin(body),
+        }))
+    }
+
+    pub(super) async fn list(
+        &self,
+        prefix: &Key,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, BlobError> {
+        let mut found = Vec::new();
+        let mut after = after.map(|key| self.key(key));
+        while found.len() < limit {
+            let wanted = i32::try_from(limit - found.len()).unwrap_or(PAGE);
+            let request = self
+                .client
+                .list_objects_v2()
+                .bucket(&self.bucket)
+                .prefix(format!("{}/", self.key(prefix)))
+                .set_start_after(after.clone())
+                .max_keys(wanted.min(PAGE));
+            let page = Box::pin(request.send()).await;
+            let page = page.map_err(|error| S3Error::of("list", self.place(prefix), &error))?;
+            let is_over = !page.is_truncated.unwrap_or(false);
+            let objects = page.contents.unwrap_or_default();
+            let last = objects.last().and_then(|object| object.key.clone());
+            for object in objects {
+                let name = object.key.unwrap_or_default();
+                let name = name.strip_prefix(&self.prefix).unwrap_or_default();
+                // What no collector wrote has no such name, and is none of its objects.
+                if let Ok(key) = Key::new(name.to_owned()) {
+                    let size_bytes = object.size.and_then(|size| size.try_into().ok());
+                    let size_bytes = size_bytes.unwrap_or_default();
+                    found.push(Entry { key, size_bytes });
+                }
+            }
+            // Each page begins after the one before, or there is no end.
+            if is_over || last.is_none() || last <= after {
+                break;
+            }
+            after = last;
+        }
+        Ok(found)
+    }
+
+    pub(super) async fn delete(&self, key: &Key) -> Result<(), BlobError> {
+        let request = self.client.delete_object().bucket(&self.bucket);
+        let done = Box::pin(request.key(self.key(key)).send()).await;
+        done.map_err(|error| S3Error::of("remove", self.place(key), &error))?;
+        Ok(())
+    }
+}
+
+/// A body as one piece of exactly the announced size.
+async fn gather(key: &Key, announced: u64, mut body: Body) -> Result<Bytes, BlobError> {
+    let size = usize::try_from(announced).ok();
+    let size = size.filter(|size| *size <= OBJECT_BYTES);
+    let size = size.ok_or_else(|| BlobError::TooLarge {
+        key: key.clone(),
+        size_bytes: announced,
+        limit: OBJECT_BYTES,
+    })?;
+    let length = || BlobError::Length {
+        key: key.clone(),
+        announced,
+    };
+    let mut bytes = BytesMut::with_capacity(size);
+    while let Some(chunk) = body.next().await {
+        let chunk = chunk.map_err(|source| BlobError::Body {
+            key: key.clone(),
+            source,
+        })?;
+        if bytes.len() + chunk.len() > size {
+            return Err(length());
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    if bytes.len() < size {
+        return Err(length());
+    }
+    Ok(bytes.freeze())
+}
