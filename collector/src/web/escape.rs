@@ -52,8 +52,14 @@ mod tests {
 
     #[test]
     fn markup_is_text_and_what_is_hidden_is_seen() {
-        assert_eq!(escaped("<b title='\"'>&"), "&#60;b title=&#39;&#34;&#39;&#62;&#38;");
-        assert_eq!(escaped("a\u{202e}gpj.exe\u{2069}"), "a\u{fffd}gpj.exe\u{fffd}");
+        assert_eq!(
+            escaped("<b title='\"'>&"),
+            "&#60;b title=&#39;&#34;&#39;&#62;&#38;"
+        );
+        assert_eq!(
+            escaped("a\u{202e}gpj.exe\u{2069}"),
+            "a\u{fffd}gpj.exe\u{fffd}"
+        );
         assert_eq!(escaped("\u{1b}[31m\0<\u{7f}\u{9b}"), "␛[31m␀&#60;␡\u{fffd}");
     }
 
