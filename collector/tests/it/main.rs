@@ -23,4 +23,5 @@ mod program;
 mod s3;
 mod sample;
 mod secrets;
+mod settings;
 mod traces;

@@ -220,7 +220,11 @@ async fn sample_hosts_are_neither_loaded_between_real_ones_nor_removed_when_they
     // The collector's own job goes on adding heartbeats: what counts is that no row went away.
     let after = counts(&collector.pool).await;
     for (table, rows) in &before {
-        assert!(after[table] >= *rows, "{table}: {rows} rows, then {}", after[table]);
+        assert!(
+            after[table] >= *rows,
+            "{table}: {rows} rows, then {}",
+            after[table]
+        );
     }
 }
 
