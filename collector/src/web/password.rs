@@ -33,7 +33,7 @@ struct PasswordPage {
 pub struct Said {
     current_password: String,
     new_password: String,
-    again: String,
+    new_password_again: String,
 }
 
 /// `GET /password`.
@@ -53,7 +53,7 @@ pub async fn submit(
     form: Result<Form<Said>, FormRejection>,
 ) -> Result<Response, Problem> {
     let Form(said) = form?;
-    if said.new_password != said.again {
+    if said.new_password != said.new_password_again {
         let complaint = "The new password and its repetition differ.".to_owned();
         let status = StatusCode::UNPROCESSABLE_ENTITY;
         return show(&app, frame, &caller, status, Some(complaint)).await;

@@ -25,3 +25,4 @@ mod sample;
 mod secrets;
 mod settings;
 mod traces;
+mod ui;

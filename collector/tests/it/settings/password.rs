@@ -63,12 +63,12 @@ async fn it_is_chosen_once_and_then_everything_is_open_again() {
         (GIVEN, mine, "chosen by bob", StatusCode::UNPROCESSABLE_ENTITY, "differ"),
         (GIVEN, GIVEN, GIVEN, StatusCode::UNPROCESSABLE_ENTITY, "another one"),
     ] {
-        let fields = [("current_password", current), ("new_password", new), ("again", again)];
+        let fields = [("current_password", current), ("new_password", new), ("new_password_again", again)];
         let refused = bob.post("/password", &fields).await;
         refused.is(status).has(said).lacks(new);
         bob.get("/settings/account").await.sends_to("/password");
     }
-    let fields = [("current_password", GIVEN), ("new_password", mine), ("again", mine)];
+    let fields = [("current_password", GIVEN), ("new_password", mine), ("new_password_again", mine)];
     bob.post("/password", &fields).await.sends_to("/");
     bob.get("/settings/account").await.is(StatusCode::OK);
     assert_eq!(elsewhere.get("/settings/account").await.to, "/login?next=%2Fsettings%2Faccount");
