@@ -179,6 +179,7 @@ fn operation(item: PathItem) -> Option<(Method, Operation)> {
 static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
     let mut table = pages();
     table.extend(settings());
+    table.extend(administered());
     table.extend(hosts());
     table.extend(administration());
     table
@@ -244,13 +245,14 @@ fn pages() -> Vec<Route> {
     ]
 }
 
-/// What people set, what was done, and what is found by a word.
+/// What everybody sees of the settings, what was done, and what is found by a word.
 fn settings() -> Vec<Route> {
     use Method as M;
-    use web::settings::{
-        access, account, certificates, enrollment, health, home, sessions, tokens, users,
-    };
+    use web::settings::{access, account, certificates, health, home, sessions};
     use web::{audit, password, search};
+    let end = "/settings/sessions/{id}/end";
+    let end_others = "/settings/sessions/end-others";
+    let certs = "/settings/certificates";
     vec![
         Route::page(VIEWER, M::GET, "/password", get(password::page)).before_password(),
         Route::page(VIEWER, M::POST, "/password", post(password::submit)).before_password(),
@@ -262,78 +264,38 @@ fn settings() -> Vec<Route> {
         Route::page(VIEWER, M::GET, "/settings/roles", get(access::page)),
         Route::page(VIEWER, M::GET, "/settings/health", get(health::page)),
         Route::page(VIEWER, M::GET, "/settings/sessions", get(sessions::page)),
-        Route::page(
-            VIEWER,
-            M::POST,
-            "/settings/sessions/end-others",
-            post(sessions::end_others),
-        ),
-        Route::page(
-            VIEWER,
-            M::POST,
-            "/settings/sessions/{id}/end",
-            post(sessions::end),
-        ),
-        Route::page(ADMIN, M::GET, "/settings/users", get(users::list)),
-        Route::page(ADMIN, M::POST, "/settings/users", post(users::create)).step_up(),
-        Route::page(ADMIN, M::GET, "/settings/users/_new", get(users::new)).step_up(),
-        Route::page(ADMIN, M::GET, "/settings/users/{name}", get(users::page)).step_up(),
-        Route::page(
-            ADMIN,
-            M::POST,
-            "/settings/users/{name}",
-            post(users::update),
-        )
-        .step_up(),
-        Route::page(ADMIN, M::GET, "/settings/tokens", get(tokens::list)),
-        Route::page(ADMIN, M::POST, "/settings/tokens", post(tokens::create)).step_up(),
-        Route::page(ADMIN, M::GET, "/settings/tokens/new", get(tokens::new)).step_up(),
-        Route::page(
-            ADMIN,
-            M::POST,
-            "/settings/tokens/{id}/revoke",
-            post(tokens::revoke),
-        ),
-        Route::page(ADMIN, M::GET, "/settings/enrollment", get(enrollment::page)),
-        Route::page(
-            ADMIN,
-            M::POST,
-            "/settings/enrollment",
-            post(enrollment::create),
-        )
-        .step_up(),
-        Route::page(
-            ADMIN,
-            M::GET,
-            "/settings/enrollment/new",
-            get(enrollment::new),
-        )
-        .step_up(),
-        Route::page(
-            ADMIN,
-            M::POST,
-            "/settings/enrollment/{id}/approve",
-            post(enrollment::approve),
-        ),
-        Route::page(
-            ADMIN,
-            M::POST,
-            "/settings/enrollment/{id}/delete",
-            post(enrollment::delete),
-        ),
-        Route::page(
-            VIEWER,
-            M::GET,
-            "/settings/certificates",
-            get(certificates::page),
-        ),
-        Route::page(
-            ADMIN,
-            M::POST,
-            "/settings/certificates/{serial}/revoke",
-            post(certificates::revoke),
-        )
-        .step_up(),
+        Route::page(VIEWER, M::POST, end_others, post(sessions::end_others)),
+        Route::page(VIEWER, M::POST, end, post(sessions::end)),
+        Route::page(VIEWER, M::GET, certs, get(certificates::page)),
+    ]
+}
+
+/// What administrators set.
+fn administered() -> Vec<Route> {
+    use web::settings::{certificates, enrollment, tokens, users};
+    let page = |path, handler| Route::page(ADMIN, Method::GET, path, handler);
+    let form = |path, handler| Route::page(ADMIN, Method::POST, path, handler);
+    let user = "/settings/users/{name}";
+    let revoke_token = "/settings/tokens/{id}/revoke";
+    let approve = "/settings/enrollment/{id}/approve";
+    let delete = "/settings/enrollment/{id}/delete";
+    let revoke = "/settings/certificates/{serial}/revoke";
+    vec![
+        page("/settings/users", get(users::list)),
+        form("/settings/users", post(users::create)).step_up(),
+        page("/settings/users/_new", get(users::new)).step_up(),
+        page(user, get(users::page)).step_up(),
+        form(user, post(users::update)).step_up(),
+        page("/settings/tokens", get(tokens::list)),
+        form("/settings/tokens", post(tokens::create)).step_up(),
+        page("/settings/tokens/new", get(tokens::new)).step_up(),
+        form(revoke_token, post(tokens::revoke)),
+        page("/settings/enrollment", get(enrollment::page)),
+        form("/settings/enrollment", post(enrollment::create)).step_up(),
+        page("/settings/enrollment/new", get(enrollment::new)).step_up(),
+        form(approve, post(enrollment::approve)),
+        form(delete, post(enrollment::delete)),
+        form(revoke, post(certificates::revoke)).step_up(),
     ]
 }
 

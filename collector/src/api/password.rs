@@ -90,13 +90,11 @@ pub async fn choose(app: &App, caller: &Caller, body: NewPassword) -> Result<Cho
         Attempt::User(_) | Attempt::Refused => return Ok(Chosen::Refused),
         Attempt::Later(wait) => return Ok(Chosen::Later(wait.as_secs().max(1))),
     }
-    let hash = match app.password_turns.hash(body.new_password).await {
-        Some(hash) => hash.map_err(|error| Problem::field("/new_password", error))?,
-        None => {
-            let detail = "too many passwords are being checked; try again";
-            return Err(Problem::unavailable(detail));
-        }
+    let Some(hash) = app.password_turns.hash(body.new_password).await else {
+        let detail = "too many passwords are being checked; try again";
+        return Err(Problem::unavailable(detail));
     };
+    let hash = hash.map_err(|error| Problem::field("/new_password", error))?;
     let now = app.clock.now();
     let mut transaction = app.pool.begin().await?;
     if users::update_password(&mut transaction, &caller.name, &hash, false).await? == 0 {

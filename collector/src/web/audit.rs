@@ -64,7 +64,9 @@ impl Asked {
             ("from", "from", &self.from),
             ("to", "to", &self.to),
         ];
-        let set = all.into_iter().filter(|(_, _, value)| !value.trim().is_empty());
+        let set = all
+            .into_iter()
+            .filter(|(_, _, value)| !value.trim().is_empty());
         set.collect()
     }
 
@@ -92,7 +94,10 @@ impl Asked {
                 pairs.push((name, whole.unwrap_or_else(|| value.trim().to_owned())));
             }
         }
-        pairs.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        pairs.extend(
+            more.iter()
+                .map(|(name, value)| (*name, (*value).to_owned())),
+        );
         let query = serde_html_form::to_string(pairs).unwrap_or_default();
         format!("{page}?{query}")
     }
@@ -174,7 +179,10 @@ impl AuditPage {
             let text = document.as_ref().map(|document| document.0.get());
             text.and_then(|text| serde_json::from_str(text).ok())
         };
-        lines(parsed(&entry.before).as_ref(), parsed(&entry.after).as_ref())
+        lines(
+            parsed(&entry.before).as_ref(),
+            parsed(&entry.after).as_ref(),
+        )
     }
 }
 
@@ -220,7 +228,9 @@ fn flatten(place: &str, value: &Value, leaves: &mut Vec<(String, String)>) {
         }
         Value::String(text) => leaves.push((place.to_owned(), cut(text))),
         Value::Null => {}
-        other => leaves.push((place.to_owned(), cut(&other.to_string()))),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            leaves.push((place.to_owned(), cut(&value.to_string())));
+        }
     }
 }
 
@@ -289,7 +299,11 @@ mod tests {
             shown,
             [
                 ("host.owner".to_owned(), None, some("o")),
-                ("host.tags".to_owned(), some("[\"x\"]"), some("[\"x\",\"y\"]")),
+                (
+                    "host.tags".to_owned(),
+                    some("[\"x\"]"),
+                    some("[\"x\",\"y\"]")
+                ),
                 ("name".to_owned(), some("a"), some("b")),
             ]
         );
@@ -308,7 +322,14 @@ mod tests {
             "2026-01-31T01:00:00+01:00",
         ] {
             let at = of(text).expect("a time").expect("is there");
-            assert_eq!(at.get(..16), Some(if text.contains('+') { "2026-01-31T01:00" } else { "2026-01-31T00:00" }));
+            assert_eq!(
+                at.get(..16),
+                Some(if text.contains('+') {
+                    "2026-01-31T01:00"
+                } else {
+                    "2026-01-31T00:00"
+                })
+            );
         }
         assert!(of("yesterday").is_err());
         assert!(of("é2026-01-3").is_err());

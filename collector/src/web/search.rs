@@ -25,25 +25,90 @@ const Q_CHARS: usize = 256;
 const ENTRIES: [(&str, &str, &str, &str); 21] = [
     ("page", "/", "Overview", "home start"),
     ("page", "/hosts", "Hosts", "fleet servers machines"),
-    ("page", "/inventory", "Inventory", "expected absent terraform ansible sources"),
+    (
+        "page",
+        "/inventory",
+        "Inventory",
+        "expected absent terraform ansible sources",
+    ),
     ("page", "/audit", "Audit log", "who changed what history"),
-    ("page", "/settings/account", "Your account", "theme dark light password"),
-    ("page", "/settings/sessions", "Sessions", "browsers logged in"),
+    (
+        "page",
+        "/settings/account",
+        "Your account",
+        "theme dark light password",
+    ),
+    (
+        "page",
+        "/settings/sessions",
+        "Sessions",
+        "browsers logged in",
+    ),
     ("page", "/settings/users", "Users", "people accounts"),
-    ("page", "/settings/roles", "Roles", "permissions rights access who may"),
+    (
+        "page",
+        "/settings/roles",
+        "Roles",
+        "permissions rights access who may",
+    ),
     ("page", "/settings/tokens", "API tokens", "keys secrets"),
-    ("page", "/settings/enrollment", "Enrollment", "tokens install agents approve"),
-    ("page", "/settings/certificates", "Certificates", "expiry revoke tls"),
+    (
+        "page",
+        "/settings/enrollment",
+        "Enrollment",
+        "tokens install agents approve",
+    ),
+    (
+        "page",
+        "/settings/certificates",
+        "Certificates",
+        "expiry revoke tls",
+    ),
     ("page", "/settings/views", "Saved views", "filters"),
-    ("page", "/settings/health", "System health", "jobs queues versions skew status doctor"),
+    (
+        "page",
+        "/settings/health",
+        "System health",
+        "jobs queues versions skew status doctor",
+    ),
     ("page", "/api/docs", "API documentation", "openapi rest"),
-    ("action", "/settings/enrollment/new", "Enroll a host", "add install agent token new"),
-    ("action", "/settings/users/_new", "Add a user", "new person account"),
-    ("action", "/settings/tokens/new", "Make an API token", "new key secret"),
+    (
+        "action",
+        "/settings/enrollment/new",
+        "Enroll a host",
+        "add install agent token new",
+    ),
+    (
+        "action",
+        "/settings/users/_new",
+        "Add a user",
+        "new person account",
+    ),
+    (
+        "action",
+        "/settings/tokens/new",
+        "Make an API token",
+        "new key secret",
+    ),
     ("action", "/password", "Change your password", "account"),
-    ("action", "/audit#verify", "Verify the audit log", "chain checkpoint tampered"),
-    ("action", "/settings/certificates?state=expiring", "Certificates that end soon", "expiry"),
-    ("action", "/settings/sessions#others", "End your other sessions", "log out everywhere"),
+    (
+        "action",
+        "/audit#verify",
+        "Verify the audit log",
+        "chain checkpoint tampered",
+    ),
+    (
+        "action",
+        "/settings/certificates?state=expiring",
+        "Certificates that end soon",
+        "expiry",
+    ),
+    (
+        "action",
+        "/settings/sessions#others",
+        "End your other sessions",
+        "log out everywhere",
+    ),
 ];
 
 #[derive(Template)]
@@ -114,7 +179,12 @@ async fn hosts(app: &App, q: &str) -> Result<(Vec<Found>, i64), Problem> {
     let found = page.items.into_iter().map(|host| Found {
         kind: "host",
         address: format!("/hosts/{}", host.id),
-        detail: host.addresses.into_iter().take(2).collect::<Vec<_>>().join(" "),
+        detail: host
+            .addresses
+            .into_iter()
+            .take(2)
+            .collect::<Vec<_>>()
+            .join(" "),
         name: host.name,
         badge: Some(host.status),
     });

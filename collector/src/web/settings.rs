@@ -57,6 +57,11 @@ pub fn complaint(problem: &Problem) -> String {
     let whole = problem.detail.as_ref().unwrap_or(&problem.title);
     match problem.errors.first() {
         Some(place) => {
+            // Some details are sentences by themselves.
+            let goes_on = ["must ", "is ", "goes "];
+            if !goes_on.iter().any(|begin| place.detail.starts_with(begin)) {
+                return capitalised(&place.detail);
+            }
             let field = place.pointer.as_ref().or(place.parameter.as_ref());
             let field = field.map_or("", |field| field.trim_start_matches('/'));
             let sentence = format!("{} {}", field.replace('_', " "), place.detail);
@@ -89,6 +94,8 @@ mod tests {
             of(Problem::field("/max_uses", "must be from 1 to 500")),
             "Max uses must be from 1 to 500"
         );
+        let whole = Problem::field("/password", "a password has at least 12 characters");
+        assert_eq!(of(whole), "A password has at least 12 characters");
         assert_eq!(of(Problem::invalid("it is empty")), "It is empty");
         assert_eq!(said(" "), None);
     }

@@ -218,11 +218,17 @@ async fn the_end_of_the_log_is_verified_from_a_checkpoint_on() {
     assert!(matches!(finding, Some(Finding::Changed { seq, .. }) if seq == edited));
     tamper(&collector.pool, &[edit(15)]).await;
     let finding = end(12, 60_000).await.finding;
-    assert!(matches!(finding, Some(Finding::Changed { seq: 16, .. })), "{finding:?}");
+    assert!(
+        matches!(finding, Some(Finding::Changed { seq: 16, .. })),
+        "{finding:?}"
+    );
     // A chain that was made anew does not begin at what was signed.
     forge_chain(&collector.pool, &ids(&seals)).await;
     let finding = end(12, 60_000).await.finding;
-    assert!(matches!(finding, Some(Finding::Rewritten { to_seq: 10, .. })), "{finding:?}");
+    assert!(
+        matches!(finding, Some(Finding::Rewritten { to_seq: 10, .. })),
+        "{finding:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

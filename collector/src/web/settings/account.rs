@@ -13,7 +13,7 @@ use crate::audit::ActorKind;
 use crate::caller::{Caller, STEP_UP};
 use crate::roles::Scope;
 use crate::web::frame::Frame;
-use crate::web::{self, settings, words};
+use crate::web::{self, settings};
 
 #[derive(Template)]
 #[template(path = "settings/account.html")]

@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::caller::Caller;
 use crate::store::sessions::SessionRow;
 use crate::web::frame::Frame;
-use crate::web::{self, settings, words};
+use crate::web::{self, settings};
 
 #[derive(Template)]
 #[template(path = "settings/sessions.html")]

@@ -153,6 +153,10 @@ fn body(form: &NewForm) -> Result<NewToken, Problem> {
     let days = days
         .transpose()
         .map_err(|_| Problem::field("/days", "must be a whole number"))?;
+    let max = MAX_LIFETIME.whole_days();
+    if days.is_some_and(|days| !(1..=max).contains(&days)) {
+        return Err(Problem::field("/days", format!("must be from 1 to {max}")));
+    }
     let mut scopes = Vec::new();
     for (is_wanted, name) in [(form.scope_backup, "backup"), (form.scope_ingest, "ingest")] {
         if is_wanted {
@@ -164,7 +168,7 @@ fn body(form: &NewForm) -> Result<NewToken, Problem> {
         role: settings::said(&form.role),
         scopes,
         cidr: network(&form.cidr)?,
-        lifetime_s: days.map(|days| days.saturating_mul(86_400)),
+        lifetime_s: days.map(|days| days * 86_400),
     })
 }
 

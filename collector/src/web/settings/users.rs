@@ -18,7 +18,7 @@ use crate::caller::Caller;
 use crate::login::password::MIN_CHARS;
 use crate::roles::Role;
 use crate::web::frame::Frame;
-use crate::web::{self, settings, words};
+use crate::web::{self, settings};
 
 #[derive(Template)]
 #[template(path = "settings/users.html")]
@@ -153,7 +153,12 @@ pub async fn update(
     }
 }
 
-async fn carry_out(app: &App, caller: &Caller, name: &str, form: &ChangeForm) -> Result<(), Problem> {
+async fn carry_out(
+    app: &App,
+    caller: &Caller,
+    name: &str,
+    form: &ChangeForm,
+) -> Result<(), Problem> {
     let is_current = |before: &User| etag::is_current(&form.tag, &etag::of(before));
     let update = match form.action.as_str() {
         "role" => UserUpdate {

@@ -34,30 +34,66 @@ async fn it_is_filtered_by_its_address_and_paged() {
     let collector = Collector::start().await;
     let lead = Browser::of(&collector, "ada", "lead").await;
     let first = token(&collector, "one").await;
-    collector.clock.advance(Duration::hours(1));
+    collector.clock.advance(Duration::minutes(20));
     let second = token(&collector, "two").await;
     let page = lead.get("/audit?action=token.create").await;
-    page.is(StatusCode::OK).has(&first).has(&second).has("what: token.create");
-    let by_target = lead.get(&format!("/audit?subject_id={first}&subject_kind=token")).await;
+    page.is(StatusCode::OK)
+        .has(&first)
+        .has(&second)
+        .has("what: token.create");
+    let by_target = lead
+        .get(&format!("/audit?subject_id={first}&subject_kind=token"))
+        .await;
     by_target.has("<ins>one</ins>").lacks("<ins>two</ins>");
     let from = collector.clock.now() - Duration::minutes(5);
-    let from = from.format(&time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]")).unwrap();
-    let late = lead.get(&format!("/audit?action=token.create&from={from}")).await;
-    late.has("<ins>two</ins>").lacks("<ins>one</ins>").has(&format!("value=\"{from}\""));
-    lead.get("/audit?actor=nobody").await.has("No row matches").has("who: nobody");
+    let from = from
+        .format(&time::macros::format_description!(
+            "[year]-[month]-[day]T[hour]:[minute]"
+        ))
+        .unwrap();
+    let late = lead
+        .get(&format!("/audit?action=token.create&from={from}"))
+        .await;
+    late.has("<ins>two</ins>")
+        .lacks("<ins>one</ins>")
+        .has(&format!("value=\"{from}\""));
+    lead.get("/audit?actor=nobody")
+        .await
+        .has("No row matches")
+        .has("who: nobody");
     // A form sends its empty fields, too.
-    let empty = lead.get("/audit?actor=&action=&subject_kind=&subject_id=&from=&to=").await;
+    let empty = lead
+        .get("/audit?actor=&action=&subject_kind=&subject_id=&from=&to=")
+        .await;
     empty.is(StatusCode::OK).lacks("class=\"chips\"");
-    lead.get("/audit?from=yesterday").await.is(StatusCode::BAD_REQUEST).has("must be a time");
-    lead.get("/audit?cursor=odd").await.is(StatusCode::BAD_REQUEST);
+    lead.get("/audit?from=yesterday")
+        .await
+        .is(StatusCode::BAD_REQUEST)
+        .has("must be a time");
+    lead.get("/audit?cursor=odd")
+        .await
+        .is(StatusCode::BAD_REQUEST);
     for _ in 0..51 {
         token(&collector, "many").await;
     }
     let page = lead.get("/audit?action=token.create").await;
-    let next = page.between("class=\"pager\"", "Next page").rsplit("href=\"").next().unwrap();
-    let next = next.split('"').next().unwrap().replace("&amp;", "&").replace("&#38;", "&");
+    let next = page
+        .between("class=\"pager\"", "Next page")
+        .rsplit("href=\"")
+        .next()
+        .unwrap();
+    let next = next
+        .split('"')
+        .next()
+        .unwrap()
+        .replace("&amp;", "&")
+        .replace("&#38;", "&");
     assert!(next.contains("action=token.create"), "{next}");
-    lead.get(&next).await.has("<ins>one</ins>").has("First page").lacks("Next page");
+    lead.get(&next)
+        .await
+        .has("<ins>one</ins>")
+        .has("First page")
+        .lacks("Next page");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,7 +116,11 @@ async fn what_anybody_called_something_shows_inert_and_no_spreadsheet_runs_it() 
     let page = lead.get("/audit?action=x").await;
     page.lacks("<img src=x").has("=cmd|");
     let csv = lead.get("/api/v1/audit?format=csv&action=x").await;
-    csv.is(StatusCode::OK).has("id,at,actor_kind,actor_name,").has(",'=cmd|").lacks(",=cmd|").lacks("\"=cmd|");
+    csv.is(StatusCode::OK)
+        .has("id,at,actor_kind,actor_name,")
+        .has(",'=cmd|")
+        .lacks(",=cmd|")
+        .lacks("\"=cmd|");
     let ndjson = lead.get("/api/v1/audit?format=ndjson&action=x").await;
     let row: serde_json::Value = serde_json::from_str(ndjson.text.lines().next().unwrap()).unwrap();
     assert_eq!(row["actor_name"], HOSTILE);
@@ -96,28 +136,46 @@ async fn the_first_row_that_was_changed_is_named() {
     token(&collector, "two").await;
     all_sealed(&collector).await;
     let whole = lead.post("/audit/verify", &[]).await;
-    whole.is(StatusCode::OK).has("The audit log is what was written").lacks("role=\"alert\"");
-    let id: i64 = sqlx::query_scalar("select min(audit_id) from audit_log where action = 'token.create'")
-        .fetch_one(&collector.pool)
-        .await
-        .unwrap();
+    whole
+        .is(StatusCode::OK)
+        .has("The audit log is what was written")
+        .lacks("role=\"alert\"");
+    let id: i64 =
+        sqlx::query_scalar("select min(audit_id) from audit_log where action = 'token.create'")
+            .fetch_one(&collector.pool)
+            .await
+            .unwrap();
     let mut transaction = collector.pool.begin().await.unwrap();
     for sql in [
         "alter table audit_log disable trigger all".to_owned(),
         format!("update audit_log set actor_name = 'eve' where audit_id = {id}"),
         "alter table audit_log enable trigger all".to_owned(),
     ] {
-        sqlx::query(AssertSqlSafe(sql)).execute(&mut *transaction).await.unwrap();
+        sqlx::query(AssertSqlSafe(sql))
+            .execute(&mut *transaction)
+            .await
+            .unwrap();
     }
     transaction.commit().await.unwrap();
     let changed = lead.post("/audit/verify", &[]).await;
-    changed.is(StatusCode::OK).has("is not what was written").has(&format!("row {id} (seal "));
-    let (status, report) = collector.api(Method::POST, "/api/v1/audit/verify", "").await;
-    assert_eq!((status, &report["is_whole"]), (StatusCode::OK, &json!(false)));
+    changed
+        .is(StatusCode::OK)
+        .has("is not what was written")
+        .has(&format!("row {id} (seal "));
+    let (status, report) = collector
+        .api(Method::POST, "/api/v1/audit/verify", "")
+        .await;
+    assert_eq!(
+        (status, &report["is_whole"]),
+        (StatusCode::OK, &json!(false))
+    );
     let log = collector.get("/api/v1/audit?action=audit.verify").await;
     assert_eq!(log["total"], 3);
 
     let viewer = Browser::of(&collector, "bob", "viewer").await;
     viewer.get("/audit").await.is(StatusCode::FORBIDDEN);
-    viewer.post("/audit/verify", &[]).await.is(StatusCode::FORBIDDEN);
+    viewer
+        .post("/audit/verify", &[])
+        .await
+        .is(StatusCode::FORBIDDEN);
 }

@@ -11,13 +11,11 @@ use http::header::{ACCEPT, CONTENT_TYPE, COOKIE, LOCATION, SET_COOKIE};
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use infratrack_collector::api::csrf;
-use infratrack_collector::login::password;
-use infratrack_collector::store::users;
-use uuid::Uuid;
+use serde_json::json;
 
 use crate::harness::Collector;
-
-const PASSWORD: &str = "correct horse battery";
+use crate::operators::logins::{self, PASSWORD};
+use crate::ui;
 
 /// An answer.
 struct Page {
@@ -44,7 +42,12 @@ impl Page {
     }
 
     fn sends_to(&self, to: &str) {
-        assert_eq!((self.status, self.to.as_str()), (StatusCode::SEE_OTHER, to), "{}", self.text);
+        assert_eq!(
+            (self.status, self.to.as_str()),
+            (StatusCode::SEE_OTHER, to),
+            "{}",
+            self.text
+        );
     }
 
     /// What stands between two texts.
@@ -64,18 +67,7 @@ struct Browser<'a> {
 impl<'a> Browser<'a> {
     /// A user of that role, logged in.
     async fn of(collector: &'a Collector, name: &str, role: &str) -> Self {
-        let user = users::User {
-            user_id: Uuid::new_v4(),
-            name: name.to_owned(),
-            role: role.to_owned(),
-            password_hash: Some(password::hash(PASSWORD).unwrap()),
-            created_at: collector.clock.now(),
-            disabled_at: None,
-            must_change_password: false,
-        };
-        let mut connection = collector.pool.acquire().await.unwrap();
-        users::insert(&mut connection, &user, "test").await.unwrap();
-        drop(connection);
+        logins::user(collector, name, role).await;
         Self::log_in(collector, name, PASSWORD).await.unwrap()
     }
 
@@ -110,7 +102,10 @@ impl<'a> Browser<'a> {
         }
         let body = Bytes::from(body.unwrap_or_default());
         let request = request.header("content-length", body.len());
-        let response = self.collector.request(request.body(Full::new(body)).unwrap()).await;
+        let response = self
+            .collector
+            .request(request.body(Full::new(body)).unwrap())
+            .await;
         let to = response.headers().get(LOCATION);
         Page {
             status: response.status(),
@@ -129,4 +124,9 @@ impl<'a> Browser<'a> {
         let body = serde_html_form::to_string(fields).unwrap();
         self.send(Method::POST, path, Some(body)).await
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_settings_the_audit_log_the_search_and_the_keys_work_in_a_browser() {
+    ui::play(&ui::collector().await, "settings", json!({})).await;
 }

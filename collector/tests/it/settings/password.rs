@@ -35,7 +35,9 @@ async fn no_route_but_that_of_the_password_works_before_it_is_chosen() {
         let body = (!route.method.is_safe()).then(|| format!("csrf={}", bob.csrf));
         let answer = bob.send(route.method.clone(), &path, body).await;
         if route.path.starts_with("/api/v1/") || route.path == "/metrics" {
-            answer.is(StatusCode::FORBIDDEN).has("PUT /api/v1/session/password");
+            answer
+                .is(StatusCode::FORBIDDEN)
+                .has("PUT /api/v1/session/password");
             calls += 1;
         } else {
             answer.sends_to("/password");
@@ -45,7 +47,15 @@ async fn no_route_but_that_of_the_password_works_before_it_is_chosen() {
     assert!(pages > 20 && calls > 50, "{pages} {calls}");
     let open = routes().iter().filter(|route| route.before_password);
     let open: Vec<_> = open.map(|route| route.path.as_str()).collect();
-    assert_eq!(open, ["/logout", "/password", "/password", "/api/v1/session/password"]);
+    assert_eq!(
+        open,
+        [
+            "/logout",
+            "/password",
+            "/password",
+            "/api/v1/session/password"
+        ]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,28 +64,74 @@ async fn it_is_chosen_once_and_then_everything_is_open_again() {
     let admin = Browser::of(&collector, "ada", "admin").await;
     let bob = given(&collector, &admin).await;
     let elsewhere = Browser::log_in(&collector, "bob", GIVEN).await.unwrap();
-    admin.get("/settings/users").await.has("has to choose a password");
-    bob.get("/password").await.is(StatusCode::OK).has("Choose a password of your own");
+    admin
+        .get("/settings/users")
+        .await
+        .has("has to choose a password");
+    bob.get("/password")
+        .await
+        .is(StatusCode::OK)
+        .has("Choose a password of your own");
     let mine = "chosen by bob himself";
     for (current, new, again, status, said) in [
-        ("something else", mine, mine, StatusCode::FORBIDDEN, "not your current"),
-        (GIVEN, "short", "short", StatusCode::UNPROCESSABLE_ENTITY, "12 characters"),
-        (GIVEN, mine, "chosen by bob", StatusCode::UNPROCESSABLE_ENTITY, "differ"),
-        (GIVEN, GIVEN, GIVEN, StatusCode::UNPROCESSABLE_ENTITY, "another one"),
+        (
+            "something else",
+            mine,
+            mine,
+            StatusCode::FORBIDDEN,
+            "not your current",
+        ),
+        (
+            GIVEN,
+            "brief",
+            "brief",
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "12 characters",
+        ),
+        (
+            GIVEN,
+            mine,
+            "chosen by bob",
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "differ",
+        ),
+        (
+            GIVEN,
+            GIVEN,
+            GIVEN,
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "another one",
+        ),
     ] {
-        let fields = [("current_password", current), ("new_password", new), ("new_password_again", again)];
+        let fields = [
+            ("current_password", current),
+            ("new_password", new),
+            ("new_password_again", again),
+        ];
         let refused = bob.post("/password", &fields).await;
         refused.is(status).has(said).lacks(new);
         bob.get("/settings/account").await.sends_to("/password");
     }
-    let fields = [("current_password", GIVEN), ("new_password", mine), ("new_password_again", mine)];
+    let fields = [
+        ("current_password", GIVEN),
+        ("new_password", mine),
+        ("new_password_again", mine),
+    ];
     bob.post("/password", &fields).await.sends_to("/");
     bob.get("/settings/account").await.is(StatusCode::OK);
-    assert_eq!(elsewhere.get("/settings/account").await.to, "/login?next=%2Fsettings%2Faccount");
+    assert_eq!(
+        elsewhere.get("/settings/account").await.to,
+        "/login?next=%2Fsettings%2Faccount"
+    );
     assert!(Browser::log_in(&collector, "bob", GIVEN).await.is_none());
     let again = Browser::log_in(&collector, "bob", mine).await.unwrap();
-    again.get("/settings/users").await.lacks("has to choose a password");
-    let log = collector.get("/api/v1/audit?action=user.change_password").await;
+    again
+        .get("/settings/users")
+        .await
+        .lacks("has to choose a password");
+    let log = collector
+        .get("/api/v1/audit?action=user.change_password")
+        .await;
     assert_eq!(log["items"][0]["actor_name"], "bob");
     assert!(!log.to_string().contains(mine));
 }
@@ -84,8 +140,16 @@ async fn it_is_chosen_once_and_then_everything_is_open_again() {
 async fn a_password_that_may_be_kept_or_is_ones_own_is_not_asked_for_again() {
     let collector = Collector::start().await;
     let admin = Browser::of(&collector, "ada", "admin").await;
-    let fields = [("name", "eve"), ("role", "viewer"), ("password", GIVEN), ("keep", "true")];
-    admin.post("/settings/users", &fields).await.sends_to("/settings/users");
+    let fields = [
+        ("name", "eve"),
+        ("role", "viewer"),
+        ("password", GIVEN),
+        ("keep", "true"),
+    ];
+    admin
+        .post("/settings/users", &fields)
+        .await
+        .sends_to("/settings/users");
     let eve = Browser::log_in(&collector, "eve", GIVEN).await.unwrap();
     eve.get("/settings/account").await.is(StatusCode::OK);
 
@@ -103,9 +167,16 @@ async fn a_password_that_may_be_kept_or_is_ones_own_is_not_asked_for_again() {
     };
     assert_eq!(put(&body).await, StatusCode::NO_CONTENT);
     assert_eq!(put(&body).await, StatusCode::FORBIDDEN);
-    let ada = Browser::log_in(&collector, "ada", "ada's own next one").await.unwrap();
+    let ada = Browser::log_in(&collector, "ada", "ada's own next one")
+        .await
+        .unwrap();
     ada.get("/settings/account").await.is(StatusCode::OK);
     // A token has no password.
-    let (status, problem) = collector.api(Method::PUT, "/api/v1/session/password", &body).await;
-    assert_eq!((status, &problem["type"]), (StatusCode::CONFLICT, &json!("no_password")));
+    let (status, problem) = collector
+        .api(Method::PUT, "/api/v1/session/password", &body)
+        .await;
+    assert_eq!(
+        (status, &problem["type"]),
+        (StatusCode::CONFLICT, &json!("no_password"))
+    );
 }

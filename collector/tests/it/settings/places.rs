@@ -49,7 +49,12 @@ async fn the_search_finds_hosts_pages_and_actions_that_the_reader_may_go_to() {
         assert_eq!(status, StatusCode::CREATED, "{made}");
     }
     let found = viewer.get("/search?q=web").await;
-    found.is(StatusCode::OK).has("web-0.example").has("2 more hosts").has("192.0.2.7").has("badge unknown");
+    found
+        .is(StatusCode::OK)
+        .has("web-0.example")
+        .has("2 more hosts")
+        .has("192.0.2.7")
+        .has("badge unknown");
     for (browser, may) in [(&viewer, false), (&admin, true)] {
         let page = browser.get("/search?q=token").await;
         assert_eq!(page.text.contains("href=\"/settings/tokens/new\""), may);
@@ -58,7 +63,10 @@ async fn the_search_finds_hosts_pages_and_actions_that_the_reader_may_go_to() {
         keys.has("data-keys=\"g h\"").has("data-keys=\"?\"");
     }
     viewer.get("/search").await.has("Your account").has("Hosts");
-    viewer.get("/search?q=nothing-is-called-so").await.has("Nothing is called so");
+    viewer
+        .get("/search?q=nothing-is-called-so")
+        .await
+        .has("Nothing is called so");
     let hostile = "%3Cscript%3Ealert(1)%3C%2Fscript%3E%E2%80%AE%00";
     let answer = viewer.get(&format!("/search?q={hostile}")).await;
     answer.lacks("<script>alert");
