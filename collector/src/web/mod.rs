@@ -4,6 +4,7 @@ pub mod assets;
 pub mod audit;
 pub mod conflicts;
 pub mod docs;
+pub mod escape;
 pub mod failed;
 pub mod frame;
 pub mod host;
