@@ -40,6 +40,7 @@ pub mod schema;
 pub mod sessions;
 pub mod set_apart;
 pub mod setup_links;
+pub mod system;
 pub mod tasks;
 pub mod user_identities;
 pub mod users;
