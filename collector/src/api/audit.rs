@@ -26,6 +26,8 @@ use crate::store::audit_log::{self, Entry, Filter};
 
 /// Rows of an export that are read at once.
 const EXPORT_ROWS: i64 = 500;
+/// Waited for while the log is verified for somebody else.
+const TURN: Duration = Duration::from_secs(5);
 /// What a person waits for.
 const BOUNDS: Bounds = Bounds {
     rows: 100_000,
@@ -241,7 +243,7 @@ pub async fn verify(
 
 /// Verifies, for pages too; one at a time.
 pub async fn verified(app: &App, caller: &Caller) -> Result<Verified, Problem> {
-    let Ok(_turn) = app.verifying.try_acquire() else {
+    let Ok(Ok(_turn)) = tokio::time::timeout(TURN, app.verifying.acquire()).await else {
         return Err(Problem::unavailable(
             "the log is being verified just now; try again",
         ));
