@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
+use http::Method;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::api::{idempotency, requests};
 use crate::audit::{Actor, ActorKind};
-use crate::roles::{Access, Role, Route, Scope};
+use crate::roles::{Access, Role, Route, Scope, routes};
 
 /// Who proved who they are within this may do what matters most.
 pub const STEP_UP: Duration = Duration::minutes(10);
@@ -48,6 +49,12 @@ impl Caller {
                 by_scope || self.role.is_some_and(|role| role >= needed)
             }
         }
+    }
+
+    /// Whether the table lets this caller through to the route of that method and path, as it stands in the table.
+    pub fn may_call(&self, method: &Method, path: &str) -> bool {
+        let mut routes = routes().iter();
+        routes.any(|route| route.method == *method && route.path == path && self.may(route))
     }
 
     /// Whether what was proved is old. Tokens and trusted proxies prove it with every request.

@@ -6,6 +6,8 @@ mod export;
 mod list;
 mod retire;
 mod search;
+mod series;
+mod timeline;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
