@@ -11,11 +11,11 @@ TOOLS := packaging/tools
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-demo: deps-postgres ## Collector with its private Postgres and an agent, on this machine; SAMPLE=1: and a made-up fleet
+demo: deps-postgres deps-ui ## Collector with its private Postgres and an agent, on this machine; SAMPLE=1: and a made-up fleet
 	$(CARGO) build --release --locked --bin infratrack-collector --bin infratrack-agent
 	target/release/infratrack-collector demo --data-dir .demo $(if $(filter 1,$(SAMPLE)),--sample) $(DEMO_ARGS)
 
-test: deps-postgres deps-disk deps-oidc deps-browser deps-aws deps-schemathesis deps-scripts ## All tests, with a real Postgres
+test: deps-postgres deps-ui deps-disk deps-oidc deps-browser deps-aws deps-schemathesis deps-scripts ## All tests, with a real Postgres
 	$(CARGO) build --workspace --bins --locked --quiet
 	$(CARGO) test --workspace --locked --quiet
 
@@ -34,25 +34,25 @@ fmt: ## Format everything
 
 bench: bench-ingest bench-api bench-agent ## Measure a release build: docs/benchmarks.md
 
-bench-ingest: deps-postgres ## Measure the collector, beside what this machine can do
+bench-ingest: deps-postgres deps-ui ## Measure the collector, beside what this machine can do
 	$(CARGO) build --release --locked --bin infratrack-collector --bin infratrack-bench
 	target/release/infratrack-bench ingest --document docs/benchmarks.md $(BENCH_ARGS)
 
-bench-api: deps-postgres ## Measure the API over 10,000 and 50,000 hosts with their past
+bench-api: deps-postgres deps-ui ## Measure the API over 10,000 and 50,000 hosts with their past
 	$(CARGO) build --release --locked --bin infratrack-bench
 	target/release/infratrack-bench api --document docs/benchmarks.md $(BENCH_ARGS)
 
-bench-agent: deps-postgres deps-peers agent ## Measure the agent on its host, beside node_exporter, zabbix_agentd, facter and ansible
+bench-agent: deps-postgres deps-ui deps-peers agent ## Measure the agent on its host, beside node_exporter, zabbix_agentd, facter and ansible
 	$(CARGO) build --release --locked --bin infratrack-collector --bin infratrack-spool-workload --bin infratrack-bench-agent
 	target/release/infratrack-bench-agent $(BENCH_AGENT_ARGS)
 
 agent: ## The agent as it is shipped: target/agent/infratrack-agent
 	$(CARGO) build --profile agent --locked --bin infratrack-agent
 
-soak: deps-postgres deps-disk deps-peers agent ## Long campaigns: faults, damage, power loss, backlogs, an idle hour
+soak: deps-postgres deps-ui deps-disk deps-peers agent ## Long campaigns: faults, damage, power loss, backlogs, an idle hour
 	$(TOOLS)/soak.sh
 
-packages: deps-packages deps-ansible ## A .deb and a .rpm of agent and collector, and the Ansible collection
+packages: deps-packages deps-ui deps-ansible ## A .deb and a .rpm of agent and collector, and the Ansible collection
 	$(TOOLS)/packages.sh
 
 repository: packages deps-repository ## Both signed, as REPOSITORY_KEY, laid out in REPOSITORY_DIR for apt and dnf
@@ -65,10 +65,10 @@ e2e: packages deps-hosts deps-repository ## Hosts that boot: installed, attacked
 e2e-full: packages deps-hosts deps-repository ## The same in its whole length
 	INFRATRACK_E2E_FULL=1 $(TOOLS)/e2e.sh
 
-sqlx: deps-postgres ## Write collector/.sqlx anew, after a change of SQL
+sqlx: deps-postgres deps-ui ## Write collector/.sqlx anew, after a change of SQL
 	$(TOOLS)/sqlx-cache.sh write
 
-deps-lint: deps-postgres deps-ansible
+deps-lint: deps-postgres deps-ui deps-ansible
 
 deps-%:
 	@$(TOOLS)/install.sh $*

@@ -188,12 +188,14 @@ const ADMIN: Access = Access::Role(Role::Admin);
 /// For people with a browser, and for machines that look after the collector.
 fn pages() -> Vec<Route> {
     use Method as M;
-    use web::{conflicts, docs, host, hosts, inventory, login, oidc, setup, step_up};
+    use web::{conflicts, docs, host, hosts, inventory, kit, login, oidc, setup, step_up, theme};
     vec![
         Route::page(PUBLIC, M::GET, "/health", get(api::health::health)),
         Route::page(PUBLIC, M::GET, "/health/live", get(api::health::live)),
         Route::page(PUBLIC, M::GET, "/health/ready", get(api::health::ready)),
         Route::page(VIEWER, M::GET, "/metrics", get(api::metrics::metrics)),
+        Route::page(ADMIN, M::GET, "/_kit", get(kit::page)),
+        Route::page(PUBLIC, M::POST, "/theme", post(theme::choose)),
         Route::page(PUBLIC, M::GET, "/login", get(login::page)),
         Route::page(PUBLIC, M::POST, "/login", post(login::submit)),
         Route::page(VIEWER, M::POST, "/logout", post(login::leave)),
@@ -321,6 +323,14 @@ pub fn router(app: Arc<App>) -> Router {
     router
         .fallback(api::problem::not_found)
         .method_not_allowed_fallback(api::problem::not_allowed)
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&app),
+            web::kept::forms,
+        ))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&app),
+            web::failed::pages,
+        ))
         .layer(middleware::from_fn(web::headers))
         .with_state(app)
 }

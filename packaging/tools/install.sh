@@ -109,21 +109,22 @@ python() {
     printf '%s\n' "$@" >"$list"
 }
 
-# node_modules NAME: what testkit/NAME/package.json names, in target/NAME.
+# node_modules FOLDER: what FOLDER/package.json names, in target/ by the folder's last name.
 node_modules() {
+    local folder=$1 dir=target/${1##*/}
     programs node=nodejs npm=npm
     # npm writes this file last.
-    [ "target/$1/node_modules/.package-lock.json" -nt "testkit/$1/package-lock.json" ] && return
-    mkdir -p "target/$1"
-    cp "testkit/$1/package.json" "testkit/$1/package-lock.json" "target/$1/"
-    echo "installing from the Node registry: testkit/$1"
-    npm ci --prefix "target/$1" --no-audit --no-fund --silent
+    [ "$dir/node_modules/.package-lock.json" -nt "$folder/package-lock.json" ] && return
+    mkdir -p "$dir"
+    cp "$folder/package.json" "$folder/package-lock.json" "$dir/"
+    echo "installing from the Node registry: $folder"
+    npm ci --prefix "$dir" --no-audit --no-fund --ignore-scripts --silent
 }
 
 # A browser, and what drives it by this path.
 browser() {
     [ -x /usr/bin/chromium ] || packages chromium
-    node_modules browser
+    node_modules testkit/browser
 }
 
 # What lays out repositories, and dnf to try them with.
@@ -142,7 +143,9 @@ for wanted in "$@"; do
     postgres | disk | peers | lint | browser | repository | hosts) "$wanted" ;;
     ansible) python ansible ansible-lint 'ansible-core>=2.16,<2.22' ansible-lint ;;
     # The provider of logins that the tests log in by.
-    oidc) node_modules oidc ;;
+    oidc) node_modules testkit/oidc ;;
+    # What the collector's pages run in the browser: its build embeds it.
+    ui) node_modules collector/ui ;;
     # AWS on this machine, for the tests.
     aws) python aws moto_server 'moto[server,secretsmanager,ssm,s3]>=5,<6' ;;
     # What makes requests of the API's document.

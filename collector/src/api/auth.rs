@@ -24,6 +24,15 @@ use crate::roles::{Access, Role, Route};
 use utoipa::openapi::RefOr;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 
+/// Why a person was sent elsewhere; left in the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// They are not logged in, or no more.
+    Login,
+    /// They proved too long ago who they are.
+    StepUp,
+}
+
 /// What stands before a route.
 #[derive(Clone)]
 pub struct Guard {
@@ -69,7 +78,7 @@ async fn guarded(
         if let Err(refusal) = limits::take(&guard.app, network(client.address).to_string()) {
             return Ok(*refusal);
         }
-        return unknown(guard);
+        return unknown(guard, request.uri());
     };
     if !caller.may(guard.route) {
         return Err(forbidden(caller, guard.route));
@@ -117,9 +126,9 @@ fn takes_parameters(route: &Route, uri: &Uri) -> Result<(), Problem> {
 }
 
 /// Nobody's request.
-fn unknown(guard: &Guard) -> Result<Response, Problem> {
+fn unknown(guard: &Guard, uri: &Uri) -> Result<Response, Problem> {
     if !guard.is_for_programs() {
-        return Ok(Redirect::to("/login").into_response());
+        return Ok(ask(guard, Missing::Login, uri));
     }
     let detail = "send a valid API token as Authorization: Bearer or X-API-TOKEN";
     Err(Problem::new(
@@ -152,13 +161,29 @@ fn step_up(guard: &Guard, uri: &Uri) -> Result<Response, Problem> {
             detail,
         ));
     }
-    // Where a form was sent, its page is what can be come back to.
-    let back = if guard.route.method.is_safe() {
-        uri.path()
-    } else {
-        "/hosts"
+    Ok(ask(guard, Missing::StepUp, uri))
+}
+
+/// Sends a person to the page where they give what is missing, and from there back.
+fn ask(guard: &Guard, missing: Missing, uri: &Uri) -> Response {
+    // An address that only takes forms is none to come back to.
+    let back = match uri.path_and_query() {
+        Some(back) if guard.route.method.is_safe() && back != "/" => back.as_str(),
+        _ => "",
     };
-    Ok(Redirect::to(&format!("/step-up?next={back}")).into_response())
+    let page = match missing {
+        Missing::Login => "/login",
+        Missing::StepUp => "/step-up",
+    };
+    let next = serde_html_form::to_string([("next", back)]).unwrap_or_default();
+    let to = if back.is_empty() {
+        page.to_owned()
+    } else {
+        format!("{page}?{next}")
+    };
+    let mut response = Redirect::to(&to).into_response();
+    response.extensions_mut().insert(missing);
+    response
 }
 
 /// The caller that the request's token, proxy or session names; `None` without a valid one.

@@ -79,7 +79,8 @@ fn missing() -> Problem {
     Problem::new(StatusCode::FORBIDDEN, "csrf", detail)
 }
 
-fn is_form(headers: &HeaderMap) -> bool {
+/// Whether a body is what a form sends.
+pub fn is_form(headers: &HeaderMap) -> bool {
     let content_type = headers.get(CONTENT_TYPE);
     content_type.is_some_and(|value| {
         value

@@ -117,7 +117,9 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, Json(self)).into_response();
+        let mut response = (status, Json(&self)).into_response();
+        // A person sees a page of it: `web::failed`.
+        response.extensions_mut().insert(self);
         let content_type = HeaderValue::from_static("application/problem+json");
         response
             .headers_mut()

@@ -209,6 +209,15 @@ pub fn csrf(app: &App, headers: &HeaderMap) -> String {
     secret_of(app, headers).map_or_else(String::new, csrf::token)
 }
 
+/// The token of the session that this cookie, as set, begins.
+pub fn csrf_of(app: &App, set_cookie: &str) -> String {
+    let (name, _) = cookie_name(app, COOKIE);
+    let value = set_cookie.split(';').next().unwrap_or_default();
+    let secret = value.strip_prefix(name.as_str());
+    let secret = secret.and_then(|rest| rest.strip_prefix('='));
+    secret.map_or_else(String::new, csrf::token)
+}
+
 /// Deletes the sessions that are over.
 pub async fn sweep(connection: &mut PgConnection, now: OffsetDateTime) -> sqlx::Result<()> {
     sessions::delete_over(connection, now, now - IDLE).await?;
@@ -242,7 +251,7 @@ fn secret_of<'a>(app: &App, headers: &'a HeaderMap) -> Option<&'a str> {
 }
 
 /// What the cookie of that name holds.
-pub(super) fn cookie_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub fn cookie_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let cookies = headers.get_all(http::header::COOKIE).iter();
     cookies
         .filter_map(|cookies| cookies.to_str().ok())

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::{Extension, State};
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::{Redirect, Response};
 use infratrack_shared::ids::HostId;
 use infratrack_shared::wire::answer::Action;
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::api::commands;
@@ -23,6 +22,7 @@ use crate::store::facts::FactRow;
 use crate::store::gaps::GapRow;
 use crate::store::heartbeats::HeartbeatRow;
 use crate::store::host_conflicts::ConflictRow;
+use crate::web::frame::Frame;
 use crate::web::{self, words};
 
 /// Events on the page; the API has the rest.
@@ -33,7 +33,7 @@ const CONFLICTS: i64 = 10;
 #[derive(Template)]
 #[template(path = "host.html")]
 struct HostPage {
-    csrf: String,
+    frame: Frame,
     host: Host,
     latest: Option<HeartbeatRow>,
     filesystems: Vec<Filesystem>,
@@ -42,7 +42,6 @@ struct HostPage {
     gaps: Vec<GapRow>,
     commands: Vec<CommandRow>,
     conflicts: Vec<ConflictRow>,
-    now: OffsetDateTime,
 }
 
 /// A filesystem as the page shows it.
@@ -100,7 +99,7 @@ impl HostPage {
 /// `GET /hosts/{id}`.
 pub async fn page(
     State(app): State<Arc<App>>,
-    Extension(caller): Extension<Caller>,
+    frame: Frame,
     Path(id): Path<Uuid>,
 ) -> Result<Response, Problem> {
     let id = HostId(id);
@@ -111,7 +110,7 @@ pub async fn page(
         .pop();
     let filesystems = latest.as_ref().map(filesystems).unwrap_or_default();
     let page = HostPage {
-        csrf: caller.csrf().to_owned(),
+        frame,
         host,
         latest,
         filesystems,
@@ -120,9 +119,8 @@ pub async fn page(
         gaps: store::gaps::list(&mut connection, id, 20).await?,
         commands: store::commands::list(&mut connection, id, 5).await?,
         conflicts: store::host_conflicts::list(&mut connection, id, None, CONFLICTS).await?,
-        now: app.clock.now(),
     };
-    Ok(web::page(&page).into_response())
+    Ok(web::page(&page.frame, &page))
 }
 
 /// `POST /hosts/{id}/refresh`: asks the agent for its facts.

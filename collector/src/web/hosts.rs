@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::extract::{Extension, State};
-use axum::response::{IntoResponse, Redirect, Response};
-use time::OffsetDateTime;
+use axum::extract::State;
+use axum::response::{Redirect, Response};
 
 use crate::api::hosts::Host;
 use crate::api::hosts::list;
@@ -14,17 +13,16 @@ use crate::api::input::Query;
 use crate::api::page::Page;
 use crate::api::problem::Problem;
 use crate::app::App;
-use crate::caller::Caller;
 use crate::store::sample_hosts;
+use crate::web::frame::Frame;
 use crate::web::{self, words};
 
 #[derive(Template)]
 #[template(path = "hosts.html")]
 struct HostsPage {
-    csrf: String,
+    frame: Frame,
     page: Page<Host>,
     query: HostsQuery,
-    now: OffsetDateTime,
     enroll_endpoint: String,
     /// Some of these hosts are made up.
     has_sample: bool,
@@ -67,7 +65,7 @@ pub async fn home() -> Redirect {
 /// `GET /hosts`, with the same parameters as the API's list.
 pub async fn page(
     State(app): State<Arc<App>>,
-    Extension(caller): Extension<Caller>,
+    frame: Frame,
     Query(mut query): Query<HostsQuery>,
 ) -> Result<Response, Problem> {
     // A form sends its empty fields too.
@@ -86,14 +84,13 @@ pub async fn page(
         sample_hosts::is_any(&mut connection, &ids).await?
     };
     let page = HostsPage {
-        csrf: caller.csrf().to_owned(),
+        frame,
         page,
         has_sample,
         query,
-        now: app.clock.now(),
         enroll_endpoint: app.config.enroll_endpoint(),
     };
-    Ok(web::page(&page).into_response())
+    Ok(web::page(&page.frame, &page))
 }
 
 /// Percent-encodes a query value (RFC 3986, section 2.1).

@@ -6,7 +6,6 @@ use askama::Template;
 use axum::extract::{Extension, Form, State};
 use axum::response::Response;
 use serde::Deserialize;
-use time::OffsetDateTime;
 
 use crate::api::input::Query;
 use crate::api::inventory::{self, ExpectedQuery, SyncQuery};
@@ -17,6 +16,7 @@ use crate::caller::Caller;
 use crate::inventory::report::SyncReport;
 use crate::store::expected_hosts::ExpectedRow;
 use crate::store::inventories::{self, InventoryRow};
+use crate::web::frame::Frame;
 use crate::web::{self, words};
 
 /// The ledger's lists, with what they are called.
@@ -32,7 +32,7 @@ const STATES: [(&str, &str); 6] = [
 #[derive(Template)]
 #[template(path = "inventory.html")]
 struct InventoryPage {
-    csrf: String,
+    frame: Frame,
     page: Page<ExpectedRow>,
     state: String,
     /// With where their documents are.
@@ -41,7 +41,6 @@ struct InventoryPage {
     /// Of the button that was pressed.
     report: Option<SyncReport>,
     refused: Option<String>,
-    now: OffsetDateTime,
 }
 
 impl InventoryPage {
@@ -63,10 +62,10 @@ impl InventoryPage {
 /// `GET /inventory`, with the same parameters as the API's ledger.
 pub async fn page(
     State(app): State<Arc<App>>,
-    Extension(caller): Extension<Caller>,
+    frame: Frame,
     Query(query): Query<ExpectedQuery>,
 ) -> Result<Response, Problem> {
-    show(&app, &caller, query, None, None).await
+    show(&app, frame, query, None, None).await
 }
 
 /// The form of a configured source.
@@ -80,6 +79,7 @@ pub struct SyncForm {
 /// `POST /inventory/sync`: as the API's sync of a configured source; the page shows what came of it.
 pub async fn sync(
     State(app): State<Arc<App>>,
+    frame: Frame,
     Extension(caller): Extension<Caller>,
     Form(form): Form<SyncForm>,
 ) -> Result<Response, Problem> {
@@ -92,12 +92,12 @@ pub async fn sync(
         Ok(report) => (Some(report), None),
         Err(problem) => (None, Some(problem.detail.unwrap_or(problem.title))),
     };
-    show(&app, &caller, ExpectedQuery::default(), report, refused).await
+    show(&app, frame, ExpectedQuery::default(), report, refused).await
 }
 
 async fn show(
     app: &App,
-    caller: &Caller,
+    frame: Frame,
     mut query: ExpectedQuery,
     report: Option<SyncReport>,
     refused: Option<String>,
@@ -106,7 +106,7 @@ async fn show(
     let page = inventory::ledger(app, &query).await?;
     let mut connection = app.pool.acquire().await?;
     let page = InventoryPage {
-        csrf: caller.csrf().to_owned(),
+        frame,
         page,
         state: query.state.unwrap_or_default(),
         configured: app
@@ -119,7 +119,6 @@ async fn show(
         known: inventories::list(&mut connection).await?,
         report,
         refused,
-        now: app.clock.now(),
     };
-    Ok(web::page(&page))
+    Ok(web::page(&page.frame, &page))
 }

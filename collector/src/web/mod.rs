@@ -3,13 +3,18 @@
 pub mod assets;
 pub mod conflicts;
 pub mod docs;
+pub mod failed;
+pub mod frame;
 pub mod host;
 pub mod hosts;
 pub mod inventory;
+pub mod kept;
+pub mod kit;
 pub mod login;
 pub mod oidc;
 pub mod setup;
 pub mod step_up;
+pub mod theme;
 pub mod words;
 
 use askama::Template;
@@ -20,10 +25,11 @@ use http::{HeaderValue, StatusCode, header};
 
 use crate::api::problem::Problem;
 use crate::login::oidc::local_path;
+use crate::web::frame::Frame;
 
-/// Nothing is loaded from elsewhere, nothing inline runs, nobody frames us.
-const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; \
-    connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+/// Of answers that are no pages.
+const POLICY: &str =
+    "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
 /// Adds the security headers to every answer of the operators' listener.
 pub async fn headers(request: Request, next: Next) -> Response {
@@ -46,15 +52,19 @@ pub async fn headers(request: Request, next: Next) -> Response {
     response
 }
 
-/// A path of this site, where one was asked for; else the list of hosts.
+/// A path of this site, where one was asked for; else the first page.
 pub fn local(next: &str) -> &str {
-    local_path(next).unwrap_or("/hosts")
+    local_path(next).unwrap_or("/")
 }
 
-/// A page from its template.
-fn page(template: &impl Template) -> Response {
+/// A page from its template, which loads and runs what its frame allows.
+fn page(frame: &Frame, template: &impl Template) -> Response {
     match template.render() {
-        Ok(html) => Html(html).into_response(),
+        Ok(html) => (
+            [(header::CONTENT_SECURITY_POLICY, frame.policy())],
+            Html(html),
+        )
+            .into_response(),
         Err(error) => {
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "template", error).into_response()
         }
@@ -78,7 +88,7 @@ mod tests {
             "/\n/evil",
             "\\evil",
         ] {
-            assert_eq!(local(bad), "/hosts", "{bad:?}");
+            assert_eq!(local(bad), "/", "{bad:?}");
         }
     }
 }

@@ -16,18 +16,21 @@ use crate::login::oidc::{self, OidcError, Return};
 use crate::login::session::{self, Client, Credential};
 use crate::store::sessions;
 use crate::web;
+use crate::web::frame::Frame;
 
 /// Navigates on by itself. The session's cookie is `SameSite=Strict`: on a way that another site began, which a redirect
 /// would only go on with, the browser keeps it back.
 #[derive(Template)]
 #[template(path = "oidc_done.html")]
 struct DonePage {
+    frame: Frame,
     next: String,
 }
 
 #[derive(Template)]
 #[template(path = "oidc_failed.html")]
 struct FailedPage {
+    frame: Frame,
     complaint: String,
 }
 
@@ -54,6 +57,7 @@ pub struct Back {
 /// `GET /login/oidc`.
 pub async fn begin(
     State(app): State<Arc<App>>,
+    frame: Frame,
     input::Query(wish): input::Query<Wish>,
     request: Request,
 ) -> Response {
@@ -64,12 +68,12 @@ pub async fn begin(
             let cookie = [(SET_COOKIE, begun.cookie)];
             (cookie, Redirect::to(begun.url.as_str())).into_response()
         }
-        Err(error) => failed(&error),
+        Err(error) => failed(frame, &error),
     }
 }
 
 /// `GET /login/oidc/callback`.
-pub async fn callback(State(app): State<Arc<App>>, request: Request) -> Response {
+pub async fn callback(State(app): State<Arc<App>>, frame: Frame, request: Request) -> Response {
     let client = Client::of(&app, &request);
     let (mut parts, _) = request.into_parts();
     let back = match Query::<Back>::from_request_parts(&mut parts, &()).await {
@@ -80,16 +84,17 @@ pub async fn callback(State(app): State<Arc<App>>, request: Request) -> Response
             iss: back.iss,
         },
         // Twice the same parameter, say.
-        Err(_) => return failed(&OidcError::State),
+        Err(_) => return failed(frame, &OidcError::State),
     };
-    match finish(&app, &client, &parts.headers, &back).await {
+    match finish(&app, frame.clone(), &client, &parts.headers, &back).await {
         Ok(response) => response,
-        Err(error) => failed(&error),
+        Err(error) => failed(frame, &error),
     }
 }
 
 async fn finish(
     app: &App,
+    frame: Frame,
     client: &Client,
     headers: &HeaderMap,
     back: &Return,
@@ -103,20 +108,28 @@ async fn finish(
     }
     let used = oidc::cookie(app, "", Duration::ZERO);
     let cookies = AppendHeaders([(SET_COOKIE, begun), (SET_COOKIE, used)]);
-    let page = web::page(&DonePage {
-        next: finished.next,
-    });
+    let page = web::page(
+        &frame.clone(),
+        &DonePage {
+            frame,
+            next: finished.next,
+        },
+    );
     Ok((cookies, page).into_response())
 }
 
-fn failed(error: &OidcError) -> Response {
+fn failed(frame: Frame, error: &OidcError) -> Response {
     if let OidcError::Database(error) = error {
         tracing::error!(%error, "a login by the provider failed in the database");
     } else {
         tracing::warn!(reason = %error, "a login by the provider failed");
     }
-    let page = web::page(&FailedPage {
-        complaint: error.to_string(),
-    });
+    let page = web::page(
+        &frame.clone(),
+        &FailedPage {
+            frame,
+            complaint: error.to_string(),
+        },
+    );
     (error.status(), page).into_response()
 }

@@ -17,11 +17,13 @@ use crate::app::App;
 use crate::audit::{Actor, ActorKind};
 use crate::login::session::Client;
 use crate::login::{setup, user};
+use crate::web::frame::Frame;
 use crate::web::{self, login};
 
 #[derive(Template)]
 #[template(path = "setup.html")]
 struct SetupPage {
+    frame: Frame,
     complaint: Option<String>,
     /// Empty: the link works no more.
     token: String,
@@ -47,20 +49,21 @@ struct FirstUser {
 /// `GET /setup`.
 pub async fn page(
     State(app): State<Arc<App>>,
+    frame: Frame,
     Query(link): Query<Link>,
 ) -> Result<Response, Problem> {
     if setup::is_open(&app, &link.token).await? {
-        return Ok(show(StatusCode::OK, None, link.token, String::new()));
+        return Ok(show(frame, StatusCode::OK, None, link.token, String::new()));
     }
-    Ok(over())
+    Ok(over(frame))
 }
 
 /// `POST /setup`: makes the user and logs them in.
-pub async fn submit(State(app): State<Arc<App>>, request: Request) -> Response {
+pub async fn submit(State(app): State<Arc<App>>, frame: Frame, request: Request) -> Response {
     let (client, headers) = (Client::of(&app, &request), request.headers().clone());
     let form: Result<Form<FirstUser>, FormRejection> = Form::from_request(request, &()).await;
     let done = match form {
-        Ok(Form(form)) => make(&app, form, &client, &headers).await,
+        Ok(Form(form)) => make(&app, frame, form, &client, &headers).await,
         Err(rejection) => Err(Problem::from(rejection)),
     };
     done.unwrap_or_else(IntoResponse::into_response)
@@ -68,16 +71,18 @@ pub async fn submit(State(app): State<Arc<App>>, request: Request) -> Response {
 
 async fn make(
     app: &App,
+    frame: Frame,
     form: FirstUser,
     client: &Client,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
     if !setup::is_open(app, &form.token).await? {
-        return Ok(over());
+        return Ok(over(frame));
     }
     let again = |complaint: String| {
         let status = StatusCode::UNPROCESSABLE_ENTITY;
         show(
+            frame.clone(),
             status,
             Some(complaint),
             form.token.clone(),
@@ -102,15 +107,16 @@ async fn make(
         claim: None,
     };
     if !setup::first_user(app, &form.token, &name, hash, &actor).await? {
-        return Ok(over());
+        return Ok(over(frame));
     }
-    login::as_user(app, &name, client, headers).await
+    login::as_user(app, frame, &name, client, headers).await
 }
 
-fn over() -> Response {
+fn over(frame: Frame) -> Response {
     let complaint =
         "This link works no more: it was used, it is over an hour old, or there is a user already.";
     show(
+        frame,
         StatusCode::GONE,
         Some(complaint.to_owned()),
         String::new(),
@@ -118,11 +124,21 @@ fn over() -> Response {
     )
 }
 
-fn show(status: StatusCode, complaint: Option<String>, token: String, name: String) -> Response {
-    let page = web::page(&SetupPage {
-        complaint,
-        token,
-        name,
-    });
+fn show(
+    frame: Frame,
+    status: StatusCode,
+    complaint: Option<String>,
+    token: String,
+    name: String,
+) -> Response {
+    let page = web::page(
+        &frame.clone(),
+        &SetupPage {
+            frame,
+            complaint,
+            token,
+            name,
+        },
+    );
     (status, page).into_response()
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::Form;
+use axum::extract::rejection::FormRejection;
 use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use http::StatusCode;
@@ -17,11 +18,14 @@ use crate::audit::ActorKind;
 use crate::caller::Caller;
 use crate::store::user_identities;
 use crate::web;
+use crate::web::frame::Frame;
+use crate::web::kept::{self, Kept};
 
 #[derive(Template)]
 #[template(path = "step_up.html")]
 struct StepUpPage {
-    csrf: String,
+    frame: Frame,
+    kept: Kept,
     complaint: Option<String>,
     name: String,
     by_token: bool,
@@ -43,25 +47,46 @@ pub struct Next {
 pub struct Said {
     password: String,
     next: String,
+    kept_action: String,
+    kept_body: String,
 }
 
 /// `GET /step-up`.
 pub async fn page(
     State(app): State<Arc<App>>,
+    frame: Frame,
     Extension(caller): Extension<Caller>,
     Query(next): Query<Next>,
 ) -> Result<Response, Problem> {
-    show(&app, &caller, StatusCode::OK, None, &next.next).await
+    let page = StepUpPage::new(&app, frame, &caller, &next.next, Kept::default()).await?;
+    Ok(page.show(StatusCode::OK))
+}
+
+/// The page in place of the answer to a form that needs a proof first.
+pub async fn ask(
+    app: &App,
+    frame: Frame,
+    caller: &Caller,
+    kept: Kept,
+) -> Result<Response, Problem> {
+    let page = StepUpPage::new(app, frame, caller, "", kept).await?;
+    Ok(page.show(StatusCode::FORBIDDEN))
 }
 
 /// `POST /step-up`.
 pub async fn submit(
     State(app): State<Arc<App>>,
+    frame: Frame,
     Extension(caller): Extension<Caller>,
-    form: Result<Form<Said>, axum::extract::rejection::FormRejection>,
+    form: Result<Form<Said>, FormRejection>,
 ) -> Result<Response, Problem> {
     let Form(said) = form?;
+    let kept = Kept {
+        action: said.kept_action,
+        body: said.kept_body,
+    };
     let (status, complaint) = match sessions::prove(&app, &caller, &said.password).await? {
+        Proof::Given | Proof::NoSession if kept.is_some() => return Ok(kept::page(frame, kept)),
         Proof::Given | Proof::NoSession => {
             return Ok(Redirect::to(web::local(&said.next)).into_response());
         }
@@ -71,28 +96,36 @@ pub async fn submit(
             format!("Too many attempts failed. Try again in {seconds} s."),
         ),
     };
-    show(&app, &caller, status, Some(complaint), &said.next).await
+    let mut page = StepUpPage::new(&app, frame, &caller, &said.next, kept).await?;
+    page.complaint = Some(complaint);
+    Ok(page.show(status))
 }
 
-async fn show(
-    app: &App,
-    caller: &Caller,
-    status: StatusCode,
-    complaint: Option<String>,
-    next: &str,
-) -> Result<Response, Problem> {
-    let mut by_provider = false;
-    if let (ActorKind::User, Ok(user_id)) = (caller.kind, caller.id.parse()) {
-        let mut connection = app.pool.acquire().await?;
-        by_provider = user_identities::exists(&mut connection, user_id).await?;
+impl StepUpPage {
+    async fn new(
+        app: &App,
+        frame: Frame,
+        caller: &Caller,
+        next: &str,
+        kept: Kept,
+    ) -> Result<Self, Problem> {
+        let mut by_provider = false;
+        if let (ActorKind::User, Ok(user_id)) = (caller.kind, caller.id.parse()) {
+            let mut connection = app.pool.acquire().await?;
+            by_provider = user_identities::exists(&mut connection, user_id).await?;
+        }
+        Ok(Self {
+            frame,
+            kept,
+            complaint: None,
+            name: caller.name.clone(),
+            by_token: caller.kind == ActorKind::Token,
+            by_provider,
+            next: web::local(next).to_owned(),
+        })
     }
-    let page = web::page(&StepUpPage {
-        csrf: caller.csrf().to_owned(),
-        complaint,
-        name: caller.name.clone(),
-        by_token: caller.kind == ActorKind::Token,
-        by_provider,
-        next: web::local(next).to_owned(),
-    });
-    Ok((status, page).into_response())
+
+    fn show(&self, status: StatusCode) -> Response {
+        (status, web::page(&self.frame, self)).into_response()
+    }
 }

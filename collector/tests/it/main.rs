@@ -24,3 +24,4 @@ mod s3;
 mod sample;
 mod secrets;
 mod traces;
+mod ui;

@@ -13,7 +13,7 @@ use sqlx::{AssertSqlSafe, PgPool};
 use crate::harness::{Collector, eventually};
 
 /// The whole fleet has two hours of heartbeats; these are enough.
-fn small() -> Fleet {
+pub(crate) fn small() -> Fleet {
     Fleet {
         hosts: 70,
         heartbeats: time::Duration::minutes(12),
@@ -21,7 +21,7 @@ fn small() -> Fleet {
     }
 }
 
-async fn load(collector: &Collector, fleet: Fleet) -> Result<u32, SampleError> {
+pub(crate) async fn load(collector: &Collector, fleet: Fleet) -> Result<u32, SampleError> {
     let app = &collector.server.app;
     let cutoffs = app.silence.cutoffs(app.clock.now());
     sample::load(&collector.pool, fleet, &[], cutoffs, &Actor::job("test")).await
@@ -220,7 +220,11 @@ async fn sample_hosts_are_neither_loaded_between_real_ones_nor_removed_when_they
     // The collector's own job goes on adding heartbeats: what counts is that no row went away.
     let after = counts(&collector.pool).await;
     for (table, rows) in &before {
-        assert!(after[table] >= *rows, "{table}: {rows} rows, then {}", after[table]);
+        assert!(
+            after[table] >= *rows,
+            "{table}: {rows} rows, then {}",
+            after[table]
+        );
     }
 }
 

@@ -12,9 +12,9 @@ use uuid::Uuid;
 
 use crate::harness::Collector;
 
-pub(super) const PASSWORD: &str = "correct horse battery";
+pub(crate) const PASSWORD: &str = "correct horse battery";
 
-pub(super) async fn user(collector: &Collector, name: &str, role: &str) {
+pub(crate) async fn user(collector: &Collector, name: &str, role: &str) {
     let user = users::User {
         user_id: Uuid::new_v4(),
         name: name.to_owned(),
@@ -45,7 +45,7 @@ async fn send(
     collector.request(request.unwrap()).await
 }
 
-pub(super) async fn log_in(
+pub(crate) async fn log_in(
     collector: &Collector,
     cookie: &str,
     name: &str,
@@ -56,7 +56,7 @@ pub(super) async fn log_in(
 }
 
 /// The cookie of an answer as a browser sends it back, and its attributes.
-pub(super) fn cookie(response: &Response<Bytes>) -> (String, String) {
+pub(crate) fn cookie(response: &Response<Bytes>) -> (String, String) {
     let cookie = response.headers()[SET_COOKIE].to_str().unwrap();
     let (pair, attributes) = cookie.split_once("; ").unwrap();
     (pair.to_owned(), attributes.to_owned())

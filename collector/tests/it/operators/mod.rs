@@ -2,7 +2,7 @@
 
 mod credentials;
 mod day;
-mod logins;
+pub(crate) mod logins;
 mod manners;
 mod roles;
 mod schema;

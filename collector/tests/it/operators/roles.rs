@@ -197,7 +197,8 @@ fn outcome(response: &Response<Bytes>) -> &'static str {
         .and_then(|to| to.to_str().ok());
     let problem: serde_json::Value = serde_json::from_slice(response.body()).unwrap_or_default();
     match (response.status(), to, problem["type"].as_str()) {
-        (StatusCode::UNAUTHORIZED, ..) | (StatusCode::SEE_OTHER, Some("/login"), _) => "unknown",
+        (StatusCode::UNAUTHORIZED, ..) => "unknown",
+        (StatusCode::SEE_OTHER, Some(to), _) if to.starts_with("/login") => "unknown",
         (StatusCode::FORBIDDEN, _, Some("step_up_required")) => "step-up",
         (StatusCode::SEE_OTHER, Some(to), _) if to.starts_with("/step-up") => "step-up",
         (StatusCode::FORBIDDEN, _, Some("csrf")) => "csrf",

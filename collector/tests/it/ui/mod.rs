@@ -1,0 +1,46 @@
+//! Pages as people meet them: in a real browser, by the flows of `testkit/browser/flows/`, over a fleet that was made up;
+//! and what their answers say to a browser.
+
+mod answers;
+
+use infratrack_testkit::browser;
+use serde_json::{Value, json};
+
+use crate::harness::Collector;
+use crate::operators::logins::{PASSWORD, user};
+use crate::sample;
+
+/// A collector with a fleet, and a user of each role, who is called as the role.
+pub(crate) async fn collector() -> Collector {
+    let collector = Collector::start_with(|config| {
+        // The browsers of a test share an address and a user.
+        config.operators.requests_per_second = 1000;
+        config.operators.requests_burst = 10_000;
+    })
+    .await;
+    sample::load(&collector, sample::small()).await.unwrap();
+    for role in ["viewer", "operator", "lead", "admin"] {
+        user(&collector, role, role).await;
+    }
+    collector
+}
+
+/// Plays all flows of a part as the administrator; `more` is what its flows want to know.
+pub(crate) async fn play(collector: &Collector, part: &str, more: Value) {
+    let mut job = json!({
+        "base": format!("http://{}", collector.server.addresses.operators),
+        "name": "admin",
+        "password": PASSWORD,
+        "parts": [part],
+    });
+    if let (Some(job), Value::Object(more)) = (job.as_object_mut(), more) {
+        job.extend(more);
+    }
+    let played = browser::flows(job).await.unwrap();
+    assert!(!played.starts_with("0 "), "{played}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_around_every_page_works_in_a_browser() {
+    play(&collector().await, "basics", json!({})).await;
+}

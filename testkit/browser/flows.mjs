@@ -1,0 +1,69 @@
+// Plays flows in Chromium against a collector that runs: each in light and dark, wide and narrow, with script, and where it
+// is for reading and forms without.
+//
+// usage: node flows.mjs MODULES JOB, where JOB is JSON: base, name, password, pictures (a folder), parts (files in flows/),
+// and whatever the flows want to know. Prints what is wrong, a line each, and ends with 1 if anything is.
+
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+import { pathToFileURL } from 'node:url';
+
+import { Stage } from './stage.mjs';
+
+const AT_ONCE = 2;
+
+const [modules, text] = process.argv.slice(2);
+const job = JSON.parse(text);
+const { chromium } = await import(pathToFileURL(path.join(modules, 'playwright-core', 'index.mjs')));
+const axe = await readFile(path.join(modules, 'axe-core', 'axe.min.js'), 'utf8');
+
+const variants = [];
+for (const script of [true, false]) {
+  for (const theme of ['light', 'dark']) {
+    for (const width of [1440, 360]) {
+      variants.push({ theme, width, script });
+    }
+  }
+}
+
+const work = [];
+for (const part of job.parts) {
+  const { flows } = await import(new URL(`flows/${part}.mjs`, import.meta.url));
+  for (const [name, flow] of Object.entries(flows)) {
+    // Without script, colours are the same: one theme at each width is enough.
+    const wanted = variants.filter((variant) => variant.script || (flow.plain !== false && variant.theme === 'light'));
+    work.push(...wanted.map((variant) => ({ name: `${part}-${name}`, flow, variant })));
+  }
+}
+
+const browser = await chromium.launch({
+  executablePath: '/usr/bin/chromium',
+  args: ['--no-sandbox', '--disable-quic', '--disable-background-networking', '--disable-component-update'],
+});
+
+const faults = [];
+let played = 0;
+
+async function play() {
+  for (let next = work.shift(); next; next = work.shift()) {
+    const { name, flow, variant } = next;
+    const stage = await Stage.open(browser, axe, job, name, variant);
+    try {
+      await flow.play(stage);
+      played += 1;
+    } catch (error) {
+      stage.fault(String(error.stack ?? error));
+      await stage.page.screenshot({ path: path.join(job.pictures, `FAILED-${name}-${stage.label}.png`) }).catch(() => {});
+    }
+    faults.push(...stage.faults);
+    await stage.close();
+  }
+}
+
+await Promise.all(Array.from({ length: AT_ONCE }, play));
+await browser.close();
+console.log(`${played} flows played`);
+for (const fault of faults) {
+  console.error(fault);
+}
+process.exit(faults.length === 0 ? 0 : 1);
