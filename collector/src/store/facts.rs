@@ -147,7 +147,7 @@ pub struct ShortFact {
     /// The beginning of a long body, as text.
     pub start: Option<String>,
     pub changed_at: OffsetDateTime,
-    /// How often it changed since it was told first.
+    /// How often it changed since it was told first, counted up to 100.
     pub change_count: i64,
 }
 
@@ -165,7 +165,7 @@ pub async fn search(
              case when octet_length(body::text) > $3 then left(body::text, $3) end as start, changed_at,
              (select count(*) from (select from fact_changes c
                                     where c.host_id = f.host_id and c.key = f.key and c.old_body is not null
-                                    limit 1000) as counted) as "change_count!"
+                                    limit 100) as counted) as "change_count!"
          from facts f
          where host_id = $1
            and ($2::text is null or strpos(lower(key), lower($2)) > 0 or strpos(lower(body::text), lower($2)) > 0)

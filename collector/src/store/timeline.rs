@@ -20,7 +20,7 @@ pub struct Source {
     pub kinds: &'static [&'static str],
     /// A select of what a [`Row`] has, but its id, up to a whole `where`; `$1` is the host's id.
     select: &'static str,
-    /// When it happened.
+    /// When it happened; with its table's name where the select gives that name to something else.
     at: &'static str,
     /// What follows the name in a row's id.
     id: &'static str,

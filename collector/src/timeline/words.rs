@@ -267,7 +267,10 @@ fn audit(row: &Row) -> Told {
             first.unwrap_or_default() + letters.as_str()
         }
     };
+    // Of what is new, all fields are.
+    let is_change = part(row, "before").is_some_and(Value::is_object);
     let fields = part(row, "after").and_then(Value::as_object);
+    let fields = fields.filter(|_| is_change);
     let fields = fields.map(|fields| {
         fields
             .keys()

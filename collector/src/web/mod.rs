@@ -12,6 +12,7 @@ pub mod kept;
 pub mod kit;
 pub mod login;
 pub mod oidc;
+pub mod plain;
 pub mod setup;
 pub mod step_up;
 pub mod theme;

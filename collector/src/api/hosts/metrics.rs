@@ -150,9 +150,19 @@ pub async fn read(app: &App, host: HostId, query: &MetricsQuery) -> Result<HostM
     let kept = |kept: std::time::Duration| now - Duration::try_from(kept).unwrap_or(Duration::DAY);
     let retention = &app.config.retention;
     let (raw_since, since_5m) = (kept(retention.heartbeats), kept(retention.heartbeats_5m));
-    let grid = Grid::of(from, to, points, heartbeat, (raw_since, since_5m));
+    let source = Source::of(from, to, raw_since, since_5m);
+    let mut grid = Grid::of(source, from, to, points, heartbeat);
     let mut connection = app.pool.acquire().await?;
-    let rows = rows(&mut connection, host, &grid, now).await?;
+    let mut found = rows(&mut connection, host, &grid, now).await?;
+    if source == Source::Raw && begins_after(&found, from + UNSUMMED) {
+        // Heartbeats are kept for less than they should be: after a restore, say. What they were summed to may be there.
+        let coarse = Grid::of(Source::Sums5m, from, to, points, heartbeat);
+        let sums = rows(&mut connection, host, &coarse, now).await?;
+        if found.first().map_or(!sums.is_empty(), |first| !begins_after(&sums, first.at - UNSUMMED)) {
+            (grid, found) = (coarse, sums);
+        }
+    }
+    let rows = found;
     let downtimes = series::list_downtimes(&mut connection, grid.from, grid.to).await?;
     let downtimes = downtimes.into_iter().map(|downtime| DowntimeSpan {
         from: downtime.from_at,
@@ -178,6 +188,23 @@ enum Source {
 }
 
 impl Source {
+    /// What is there for all of the range, and not too much of it.
+    fn of(
+        from: OffsetDateTime,
+        to: OffsetDateTime,
+        raw_since: OffsetDateTime,
+        since_5m: OffsetDateTime,
+    ) -> Self {
+        let range = to - from;
+        if range <= RAW_RANGE && from >= raw_since {
+            Self::Raw
+        } else if range <= RANGE_OF_5M && from >= since_5m {
+            Self::Sums5m
+        } else {
+            Self::Sums1h
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
@@ -208,20 +235,13 @@ struct Grid {
 impl Grid {
     /// Buckets that are wide enough for a heartbeat in each, and no more of them than `points`.
     fn of(
+        source: Source,
         from: OffsetDateTime,
         to: OffsetDateTime,
         points: i64,
         heartbeat: Duration,
-        (raw_since, since_5m): (OffsetDateTime, OffsetDateTime),
     ) -> Self {
         let range = to - from;
-        let source = if range <= RAW_RANGE && from >= raw_since {
-            Source::Raw
-        } else if range <= RANGE_OF_5M && from >= since_5m {
-            Source::Sums5m
-        } else {
-            Source::Sums1h
-        };
         let width = source.width().whole_seconds();
         // Both ends are moved outwards to a bucket's: one more.
         let least = range.whole_seconds() / (points - 1) + 1;
@@ -242,6 +262,10 @@ impl Grid {
         std::iter::successors(Some(self.from), move |at| Some(*at + step))
             .take_while(move |at| *at < to)
     }
+}
+
+fn begins_after(rows: &[BucketRow], at: OffsetDateTime) -> bool {
+    rows.first().is_none_or(|first| first.at > at)
 }
 
 /// The buckets that have heartbeats, by time. What is not summed yet is read raw.
@@ -363,9 +387,9 @@ mod tests {
     const NOW: OffsetDateTime = datetime!(2026-01-01 12:00:07 UTC);
 
     fn grid(ago: Duration, range: Duration, points: i64) -> Grid {
-        let kept = (NOW - Duration::days(2), NOW - Duration::days(90));
-        let from = NOW - ago;
-        Grid::of(from, from + range, points, Duration::seconds(30), kept)
+        let (from, to) = (NOW - ago, NOW - ago + range);
+        let source = Source::of(from, to, NOW - Duration::days(2), NOW - Duration::days(90));
+        Grid::of(source, from, to, points, Duration::seconds(30))
     }
 
     fn cut(ago: Duration, range: Duration) -> (&'static str, i64) {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::extract::{Extension, State};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::Method;
 use infratrack_shared::ids::HostId;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -70,7 +69,8 @@ pub async fn timeline(
     Query(query): Query<TimelineQuery>,
 ) -> Result<Json<TimelinePage>, Problem> {
     let id = HostId(id);
-    let asked = asked(&query, &caller)?;
+    let with_audit = caller.may_call("GET", "/api/v1/audit");
+    let asked = asked(&query, with_audit)?;
     find(&app, id).await?;
     let mut connection = app.pool.acquire().await?;
     let found = timeline::read(&mut connection, id, &asked, app.clock.now()).await?;
@@ -87,7 +87,8 @@ pub async fn timeline(
 }
 
 /// What the parameters mean.
-pub fn asked(query: &TimelineQuery, caller: &Caller) -> Result<Asked, Problem> {
+/// `with_audit`: whoever asks may read the audit log.
+pub fn asked(query: &TimelineQuery, with_audit: bool) -> Result<Asked, Problem> {
     let limit = page::limit(query.limit)?;
     let limit = usize::try_from(limit).unwrap_or(MOST);
     if limit > MOST {
@@ -108,7 +109,7 @@ pub fn asked(query: &TimelineQuery, caller: &Caller) -> Result<Asked, Problem> {
         around: query.around,
         place,
         limit,
-        with_audit: caller.may_call(&Method::GET, "/api/v1/audit"),
+        with_audit,
     })
 }
 

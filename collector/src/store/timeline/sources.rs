@@ -33,7 +33,7 @@ const GAPS: Source = Source {
         null::text as by, jsonb_build_object('class', class, 'stream', stream, 'from_seq', from_seq, 'to_seq', to_seq)
         as body, false as is_cut
         from gaps where host_id = $1",
-    at: "received_at",
+    at: "gaps.received_at",
     id: "stream || ':' || class || ':' || lpad(from_seq::text, 20, '0')",
 };
 
@@ -45,7 +45,7 @@ const REFUSED: Source = Source {
         null::text as by, jsonb_build_object('class', class, 'stream', stream, 'seq', seq, 'error', left(error, 2000),
             'bytes', octet_length(body)) as body, false as is_cut
         from dead_letters where host_id = $1",
-    at: "received_at",
+    at: "dead_letters.received_at",
     id: "stream || ':' || class || ':' || lpad(seq::text, 20, '0')",
 };
 

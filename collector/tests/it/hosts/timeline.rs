@@ -303,7 +303,7 @@ async fn no_source_scans_a_table_or_sorts_all_of_it() {
     let now = collector.clock.now();
     for source in ALL {
         for is_forward in [false, true] {
-            for from in [None, Some((now, "x".to_owned()))] {
+            for from in [None, Some((now - Duration::HOUR, "x".to_owned()))] {
                 let ask = Ask {
                     host: infratrack_shared::ids::HostId(id),
                     from,

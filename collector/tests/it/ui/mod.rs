@@ -2,6 +2,7 @@
 //! and what their answers say to a browser.
 
 mod answers;
+mod host;
 
 use infratrack_testkit::browser;
 use serde_json::{Value, json};
