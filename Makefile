@@ -5,6 +5,8 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 TOOLS := packaging/tools
+# Programs and tests are built of the same dependencies, once.
+TESTED := --workspace --locked --features infratrack-testkit/test-util
 
 .PHONY: help demo test lint fmt bench bench-ingest bench-api bench-agent soak agent packages repository e2e e2e-full sqlx
 
@@ -16,8 +18,8 @@ demo: deps-postgres deps-ui ## Collector with its private Postgres and an agent,
 	target/release/infratrack-collector demo --data-dir .demo $(if $(filter 1,$(SAMPLE)),--sample) $(DEMO_ARGS)
 
 test: deps-postgres deps-ui deps-disk deps-oidc deps-browser deps-aws deps-schemathesis deps-scripts ## All tests, with a real Postgres
-	$(CARGO) build --workspace --bins --locked --quiet
-	$(CARGO) test --workspace --locked --quiet
+	$(CARGO) build $(TESTED) --bins --quiet
+	$(CARGO) test $(TESTED) --quiet
 
 lint: deps-lint ## Formatting, lints, licences, SQL cache
 	! git grep -nE '^(<{7}|>{7}) '

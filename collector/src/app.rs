@@ -7,7 +7,7 @@ use infratrack_shared::ids::{CollectorId, HostId};
 use infratrack_shared::wire::answer::{Intervals, Policy};
 use sqlx::PgPool;
 use time::OffsetDateTime;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::agents::certificates::Certificates;
 use crate::agents::commands::Answers;
@@ -57,6 +57,8 @@ pub struct App {
     pub oidc: Option<Arc<Provider>>,
     /// For checking passwords.
     pub password_turns: Turns,
+    /// The audit log is verified by one request at a time.
+    pub verifying: Semaphore,
     /// The policy in force; its job replaces it.
     pub policy: watch::Sender<Policy>,
     /// When no collector was alive, to judge silence by.
@@ -104,6 +106,7 @@ impl App {
             proxy: trust.proxy,
             oidc: trust.oidc,
             password_turns: Turns::default(),
+            verifying: Semaphore::new(1),
             policy,
             silence,
         })

@@ -33,6 +33,8 @@ pub struct Session {
     /// What a form or `X-CSRF-Token` has to say.
     pub csrf: String,
     pub authenticated_at: OffsetDateTime,
+    /// Before all else they choose a password of their own.
+    pub must_change_password: bool,
 }
 
 impl Caller {
@@ -59,6 +61,12 @@ impl Caller {
     pub fn has_to_step_up(&self, now: OffsetDateTime) -> bool {
         let session = self.session.as_ref();
         session.is_some_and(|session| now - session.authenticated_at > STEP_UP)
+    }
+
+    /// Whether somebody else gave them the password that they logged in with.
+    pub fn must_change_password(&self) -> bool {
+        let session = self.session.as_ref();
+        session.is_some_and(|session| session.must_change_password)
     }
 
     /// What the role is called, or the scopes where there is none.

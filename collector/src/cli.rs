@@ -150,6 +150,9 @@ pub enum User {
         role: String,
         #[arg(long)]
         password_stdin: bool,
+        /// They choose another when they log in
+        #[arg(long)]
+        must_change: bool,
     },
     /// List the users.
     List,
@@ -158,6 +161,9 @@ pub enum User {
         name: String,
         #[arg(long)]
         password_stdin: bool,
+        /// They choose another when they log in
+        #[arg(long)]
+        must_change: bool,
     },
     /// Give a user another role.
     SetRole { name: String, role: String },

@@ -9,12 +9,13 @@ mod objects;
 use serde::Serialize;
 use sqlx::PgPool;
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 
 use crate::config::Config;
 use crate::login::oidc::provider::Provider;
 
 /// How it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Ok,
@@ -24,13 +25,14 @@ pub enum Status {
 }
 
 /// One thing that was looked at.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Finding {
     pub name: &'static str,
     pub status: Status,
     pub detail: String,
     /// What to do.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
     pub advice: Option<String>,
 }
 

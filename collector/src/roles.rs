@@ -107,6 +107,8 @@ pub struct Route {
     pub scope: Option<Scope>,
     /// Someone who is logged in has to have proved who they are a short time ago.
     pub step_up: bool,
+    /// Also for who has to choose a password of their own before all else.
+    pub before_password: bool,
     /// In the `OpenAPI` document, where programs call it.
     pub operation: Option<Operation>,
     /// What the operation refers to.
@@ -123,6 +125,7 @@ impl Route {
             access,
             scope: None,
             step_up: false,
+            before_password: false,
             operation: None,
             schemas: Vec::new(),
             handler,
@@ -131,6 +134,11 @@ impl Route {
 
     fn step_up(mut self) -> Self {
         self.step_up = true;
+        self
+    }
+
+    fn before_password(mut self) -> Self {
+        self.before_password = true;
         self
     }
 }
@@ -149,6 +157,7 @@ fn api(access: Access, (schemas, paths, handler): UtoipaMethodRouter<Arc<App>>) 
         access,
         scope: None,
         step_up: false,
+        before_password: false,
         operation: Some(operation),
         schemas,
         handler,
@@ -170,6 +179,8 @@ fn operation(item: PathItem) -> Option<(Method, Operation)> {
 static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
     let mut table = pages();
     table.extend(host_page());
+    table.extend(settings());
+    table.extend(administered());
     table.extend(hosts());
     table.extend(administration());
     table
@@ -199,7 +210,7 @@ fn pages() -> Vec<Route> {
         Route::page(PUBLIC, M::POST, "/theme", post(theme::choose)),
         Route::page(PUBLIC, M::GET, "/login", get(login::page)),
         Route::page(PUBLIC, M::POST, "/login", post(login::submit)),
-        Route::page(VIEWER, M::POST, "/logout", post(login::leave)),
+        Route::page(VIEWER, M::POST, "/logout", post(login::leave)).before_password(),
         Route::page(VIEWER, M::GET, "/step-up", get(step_up::page)),
         Route::page(VIEWER, M::POST, "/step-up", post(step_up::submit)),
         Route::page(VIEWER, M::GET, "/api/docs", get(docs::home)),
@@ -249,6 +260,60 @@ fn host_page() -> Vec<Route> {
     ]
 }
 
+/// What everybody sees of the settings, what was done, and what is found by a word.
+fn settings() -> Vec<Route> {
+    use Method as M;
+    use web::settings::{access, account, certificates, health, home, sessions};
+    use web::{audit, password, search};
+    let end = "/settings/sessions/{id}/end";
+    let end_others = "/settings/sessions/end-others";
+    let certs = "/settings/certificates";
+    vec![
+        Route::page(VIEWER, M::GET, "/password", get(password::page)).before_password(),
+        Route::page(VIEWER, M::POST, "/password", post(password::submit)).before_password(),
+        Route::page(VIEWER, M::GET, "/search", get(search::page)),
+        Route::page(LEAD, M::GET, "/audit", get(audit::page)),
+        Route::page(LEAD, M::POST, "/audit/verify", post(audit::verify)),
+        Route::page(VIEWER, M::GET, "/settings", get(home)),
+        Route::page(VIEWER, M::GET, "/settings/account", get(account::page)),
+        Route::page(VIEWER, M::GET, "/settings/roles", get(access::page)),
+        Route::page(VIEWER, M::GET, "/settings/health", get(health::page)),
+        Route::page(VIEWER, M::GET, "/settings/sessions", get(sessions::page)),
+        Route::page(VIEWER, M::POST, end_others, post(sessions::end_others)),
+        Route::page(VIEWER, M::POST, end, post(sessions::end)),
+        Route::page(VIEWER, M::GET, certs, get(certificates::page)),
+    ]
+}
+
+/// What administrators set.
+fn administered() -> Vec<Route> {
+    use web::settings::{certificates, enrollment, tokens, users};
+    let page = |path, handler| Route::page(ADMIN, Method::GET, path, handler);
+    let form = |path, handler| Route::page(ADMIN, Method::POST, path, handler);
+    let user = "/settings/users/{name}";
+    let revoke_token = "/settings/tokens/{id}/revoke";
+    let approve = "/settings/enrollment/{id}/approve";
+    let delete = "/settings/enrollment/{id}/delete";
+    let revoke = "/settings/certificates/{serial}/revoke";
+    vec![
+        page("/settings/users", get(users::list)),
+        form("/settings/users", post(users::create)).step_up(),
+        page("/settings/users/_new", get(users::new)).step_up(),
+        page(user, get(users::page)).step_up(),
+        form(user, post(users::update)).step_up(),
+        page("/settings/tokens", get(tokens::list)),
+        form("/settings/tokens", post(tokens::create)).step_up(),
+        page("/settings/tokens/new", get(tokens::new)).step_up(),
+        form(revoke_token, post(tokens::revoke)),
+        page("/settings/enrollment", get(enrollment::page)),
+        form("/settings/enrollment", post(enrollment::create)).step_up(),
+        page("/settings/enrollment/new", get(enrollment::new)).step_up(),
+        form(approve, post(enrollment::approve)),
+        form(delete, post(enrollment::delete)),
+        form(revoke, post(certificates::revoke)).step_up(),
+    ]
+}
+
 fn hosts() -> Vec<Route> {
     use api::{commands, conflicts, hosts, inventory, tasks};
     vec![
@@ -288,11 +353,16 @@ fn hosts() -> Vec<Route> {
 
 /// Who may do what, and who may come in.
 fn administration() -> Vec<Route> {
-    use api::{audit, certificates, enroll_tokens, jobs, sessions, tokens, users};
+    use api::{
+        audit, certificates, enroll_tokens, jobs, password, sessions, system, tokens, users,
+    };
     vec![
         api(LEAD, routes!(audit::list)),
+        api(LEAD, routes!(audit::verify)),
         api(VIEWER, routes!(jobs::list)),
+        api(VIEWER, routes!(system::get)),
         api(ADMIN, routes!(enroll_tokens::list)),
+        api(ADMIN, routes!(enroll_tokens::waiting)),
         api(ADMIN, routes!(enroll_tokens::create)).step_up(),
         api(ADMIN, routes!(enroll_tokens::approve)),
         api(ADMIN, routes!(enroll_tokens::delete)),
@@ -309,8 +379,10 @@ fn administration() -> Vec<Route> {
         api(ADMIN, routes!(users::delete)).step_up(),
         api(VIEWER, routes!(sessions::whoami)),
         api(VIEWER, routes!(sessions::step_up)),
+        api(VIEWER, routes!(password::change)).before_password(),
         api(VIEWER, routes!(sessions::list)),
         api(VIEWER, routes!(sessions::delete)),
+        api(VIEWER, routes!(sessions::delete_others)),
         Route::page(
             VIEWER,
             Method::GET,

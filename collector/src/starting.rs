@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use askama::Template;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -109,6 +110,9 @@ impl Handler for Answers {
     type Body = Full<Bytes>;
 
     async fn handle(&self, _: Arc<Peer>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        if is_for_a_person(&request) {
+            return page(*self.0.borrow());
+        }
         let is_live = request.uri().path() == "/health/live";
         let check = Check {
             name: "database",
@@ -132,4 +136,48 @@ impl Handler for Answers {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
         response
     }
+}
+
+/// What a browser shows meanwhile; it asks again by itself.
+#[derive(Template)]
+#[template(path = "starting.html")]
+struct StartingPage {
+    nonce: String,
+    style: &'static str,
+    kit: &'static str,
+    reason: &'static str,
+}
+
+fn is_for_a_person(request: &Request<Incoming>) -> bool {
+    let path = request.uri().path();
+    let accept = request.headers().get(ACCEPT);
+    let takes_html = accept.is_some_and(|accept| accept.as_bytes().starts_with(b"text/html"));
+    takes_html && !path.starts_with("/api/") && !path.starts_with("/health")
+}
+
+fn page(reason: &'static str) -> Response<Full<Bytes>> {
+    let page = StartingPage {
+        nonce: hex::encode(rand::random::<[u8; 16]>()),
+        style: include_str!("../static/style.css"),
+        kit: include_str!("../static/kit.css"),
+        reason,
+    };
+    let policy = format!(
+        "default-src 'none'; style-src 'nonce-{}'; frame-ancestors 'none'; base-uri 'none'",
+        page.nonce
+    );
+    let html = page.render().unwrap_or_else(|_| reason.to_owned());
+    let mut response = Response::new(Full::new(Bytes::from(html)));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    let headers = response.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/html; charset=utf-8"),
+    );
+    headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Ok(policy) = HeaderValue::from_str(&policy) {
+        headers.insert(CONTENT_SECURITY_POLICY, policy);
+    }
+    response
 }

@@ -6,4 +6,4 @@ cd "$(dirname "$0")/../.."
 
 packaging/tools/packages.sh 0.1.1
 PATH=$PWD/target/ansible/bin:$PATH
-cargo test --locked -p infratrack-testkit --features e2e --test e2e -- --nocapture
+cargo test --locked -p infratrack-testkit --features e2e,test-util --test e2e -- --nocapture

@@ -4,8 +4,8 @@
 #
 #   packages.sh [VERSION]
 #
-# VERSION is theirs in place of the crates' own, and what lies there already stays. PROFILE=dev packs the programs that the tests run, which are built
-# already, in place of those that are shipped.
+# VERSION is theirs in place of the crates' own, and what lies there already stays. PROFILE=dev packs the programs that
+# `make test` builds and runs, in place of those that are shipped.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -16,11 +16,15 @@ out=target/packages
 mkdir -p "$out"
 
 # Man pages, completions and example configurations, made of the programs.
-cargo run --locked --quiet -p infratrack-testkit --bin infratrack-package-files -- target/package
+cargo run --locked --quiet -p infratrack-testkit --features test-util --bin infratrack-package-files -- target/package
+
+if [ "${PROFILE:-}" = dev ]; then
+    cargo build --locked --quiet --workspace --bins --features infratrack-testkit/test-util
+fi
 
 package() { # NAME PROFILE
     local profile=${PROFILE:-$2}
-    cargo build --locked --quiet --profile "$profile" -p "$1"
+    [ "$profile" = dev ] || cargo build --locked --quiet --profile "$profile" -p "$1"
     cargo deb --quiet --no-build --no-strip --fast -p "$1" --profile "$profile" --output "$out" \
         ${version:+--deb-version "$version-1"}
     cargo generate-rpm -p "${1#infratrack-}" --profile "$profile" --target-dir "$target" --output "$out" \

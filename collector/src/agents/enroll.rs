@@ -40,11 +40,15 @@ pub enum Enrolled {
 
 /// Enrolls the host that sent `body` from `peer`.
 pub async fn enroll(app: &App, peer: IpAddr, body: &[u8]) -> Result<Enrolled, Refusal> {
-    let request: EnrollRequest = codec::decode(body, &Limits::bytes(limits::ENROLL_BYTES))
+    let mut request: EnrollRequest = codec::decode(body, &Limits::bytes(limits::ENROLL_BYTES))
         .map_err(|error| {
             let detail = format!("{:#}", anyhow::Error::from(error));
             Refusal::new(StatusCode::BAD_REQUEST, code::BODY_INVALID, detail)
         })?;
+    // All of it goes into tables and the audit log.
+    request.hostname = storable(&request.hostname);
+    request.agent_version = storable(&request.agent_version);
+    request.machine_id = request.machine_id.as_deref().map(storable);
     if request.protocol.abs_diff(PROTOCOL) > 1 || request.protocol == 0 {
         let detail = format!(
             "protocol {}: this collector speaks {PROTOCOL}",
@@ -225,13 +229,11 @@ impl Attempt<'_> {
             None => {}
         }
         let host = HostId::at(unix_millis(self.now));
-        let name = storable(&self.request.hostname);
-        let machine_id = self.request.machine_id.as_deref().map(storable);
         store::hosts::insert(
             connection,
             host,
-            &name,
-            machine_id.as_deref(),
+            &self.request.hostname,
+            self.request.machine_id.as_deref(),
             &row.tags,
             self.now,
         )

@@ -1,25 +1,52 @@
-//! `GET /api/v1/audit`: who changed what, newest first; in pages, or whole as NDJSON.
+//! `GET /api/v1/audit`: who changed what, newest first; in pages, or whole as NDJSON or CSV. And whether the log is
+//! what was written: `POST /api/v1/audit/verify`.
 
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
-use http::header::CONTENT_TYPE;
-use serde::Deserialize;
+use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use crate::api::input::Query;
+use crate::api::hosts::export::cell;
+use crate::api::input::{Json, Query};
 use crate::api::page::{self, Page};
 use crate::api::problem::Problem;
 use crate::app::App;
+use crate::audit::verify::{self, Bounds};
+use crate::audit::{self, Change};
+use crate::caller::Caller;
 use crate::store::audit_log::{self, Entry, Filter};
 
 /// Rows of an export that are read at once.
 const EXPORT_ROWS: i64 = 500;
+/// What a person waits for.
+const BOUNDS: Bounds = Bounds {
+    rows: 100_000,
+    time: std::time::Duration::from_secs(10),
+};
+/// Of the CSV.
+const COLUMNS: [&str; 13] = [
+    "id",
+    "at",
+    "actor_kind",
+    "actor_name",
+    "actor_id",
+    "actor_address",
+    "request_id",
+    "action",
+    "subject_kind",
+    "subject_id",
+    "before",
+    "after",
+    "seal",
+];
 
 /// Which rows, and how.
 #[derive(Clone, Debug, Default, Deserialize, utoipa::IntoParams)]
@@ -40,7 +67,7 @@ pub struct AuditQuery {
     /// Before this time.
     #[serde(with = "time::serde::rfc3339::option")]
     pub to: Option<OffsetDateTime>,
-    /// `ndjson`: everything that matches, an object a line.
+    /// `ndjson`: everything that matches, an object a line. `csv`: likewise, a row a line.
     #[param(inline)]
     pub format: Option<Format>,
     /// Rows of a page; 50 where it is not said.
@@ -56,6 +83,26 @@ pub struct AuditQuery {
 pub enum Format {
     Json,
     Ndjson,
+    Csv,
+}
+
+impl AuditQuery {
+    fn filter(&self) -> Filter {
+        Filter {
+            actor: self.actor.clone(),
+            action: self.action.clone(),
+            subject_kind: self.subject_kind.clone(),
+            subject_id: self.subject_id.clone(),
+            request_id: self.request_id.clone(),
+            from: self.from,
+            to: self.to,
+        }
+    }
+
+    fn after(&self) -> Result<Option<(OffsetDateTime, i64)>, Problem> {
+        let after: Option<(i128, i64)> = page::cursor(self.cursor.as_deref())?;
+        Ok(page::by_time(after))
+    }
 }
 
 /// Who changed what, newest first. `total` counts up to 100,000.
@@ -64,66 +111,161 @@ pub enum Format {
     path = "/api/v1/audit",
     tag = "audit",
     params(AuditQuery),
-    responses((status = 200, body = Page<Entry>)),
+    responses((status = 200, content(
+        (Page<Entry> = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"),
+    ))),
 )]
 pub async fn list(
     State(app): State<Arc<App>>,
     Query(query): Query<AuditQuery>,
 ) -> Result<Response, Problem> {
-    let limit = page::limit(query.limit)?;
-    let after: Option<(i128, i64)> = page::cursor(query.cursor.as_deref())?;
-    let after = after.and_then(|(nanos, audit_id)| {
-        let at = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?;
-        Some((at, audit_id))
-    });
-    let filter = Filter {
-        actor: query.actor,
-        action: query.action,
-        subject_kind: query.subject_kind,
-        subject_id: query.subject_id,
-        request_id: query.request_id,
-        from: query.from,
-        to: query.to,
-    };
-    if query.format == Some(Format::Ndjson) {
-        return Ok(export(app, filter, after));
+    match query.format {
+        Some(Format::Ndjson) => Ok(export(app, query.filter(), query.after()?, Format::Ndjson)),
+        Some(Format::Csv) => Ok(export(app, query.filter(), query.after()?, Format::Csv)),
+        Some(Format::Json) | None => Ok(Json(rows(&app, &query).await?).into_response()),
     }
+}
+
+/// A page of the log, for pages too.
+pub async fn rows(app: &App, query: &AuditQuery) -> Result<Page<Entry>, Problem> {
+    let limit = page::limit(query.limit)?;
+    let (filter, after) = (query.filter(), query.after()?);
     let mut connection = app.pool.acquire().await?;
     let rows = audit_log::list(&mut connection, &filter, after, limit).await?;
     let total = audit_log::count(&mut connection, &filter).await?;
-    Ok(page::page(rows, total, limit, |row| {
+    let page = page::page(rows, total, limit, |row| {
         (row.at.unix_timestamp_nanos(), row.audit_id)
-    })
-    .into_response())
+    });
+    Ok(page.0)
 }
 
 /// An export is as long as the log: it is read a page at a time, as fast as it is taken. Where the database fails,
 /// the answer breaks off.
-fn export(app: Arc<App>, filter: Filter, after: Option<(OffsetDateTime, i64)>) -> Response {
-    let next = async move |after: Option<Option<(OffsetDateTime, i64)>>| {
+fn export(
+    app: Arc<App>,
+    filter: Filter,
+    after: Option<(OffsetDateTime, i64)>,
+    format: Format,
+) -> Response {
+    let next = async move |(after, is_first): (Option<Option<(OffsetDateTime, i64)>>, bool)| {
         let Some(after) = after else {
             return Ok::<_, anyhow::Error>(None);
         };
         let mut connection = app.pool.acquire().await?;
         let rows = audit_log::list(&mut connection, &filter, after, EXPORT_ROWS).await?;
         drop(connection);
-        let Some(last) = rows.last() else {
-            return Ok(None);
-        };
         let is_last = i64::try_from(rows.len()).is_ok_and(|count| count < EXPORT_ROWS);
-        let after = (!is_last).then_some(Some((last.at, last.audit_id)));
-        let mut lines = Vec::new();
-        for row in &rows {
-            serde_json::to_writer(&mut lines, row)?;
-            lines.push(b'\n');
-        }
-        Ok(Some((Bytes::from(lines), after)))
+        let last = rows.last().filter(|_| !is_last);
+        let after = last.map(|last| Some((last.at, last.audit_id)));
+        let text = match format {
+            Format::Csv => csv(&rows, is_first)?,
+            Format::Json | Format::Ndjson => ndjson(&rows)?,
+        };
+        Ok(Some((Bytes::from(text), (after, false))))
     };
     let next = Arc::new(next);
-    let pages = stream::try_unfold(Some(after), move |after| {
+    let pages = stream::try_unfold((Some(after), true), move |state| {
         let next = Arc::clone(&next);
-        async move { next(after).await }
+        async move { next(state).await }
     });
     let body = Body::from_stream(pages);
-    ([(CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+    let (kind, file) = match format {
+        Format::Csv => ("text/csv; charset=utf-8; header=present", "audit.csv"),
+        Format::Json | Format::Ndjson => ("application/x-ndjson", "audit.ndjson"),
+    };
+    let disposition = format!("attachment; filename=\"{file}\"");
+    let headers = [
+        (CONTENT_TYPE, kind.to_owned()),
+        (CONTENT_DISPOSITION, disposition),
+    ];
+    (headers, body).into_response()
+}
+
+fn ndjson(rows: &[Entry]) -> anyhow::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    for row in rows {
+        serde_json::to_writer(&mut text, row)?;
+        text.push(b'\n');
+    }
+    Ok(text)
+}
+
+/// What a spreadsheet would take for a formula is text.
+fn csv(rows: &[Entry], with_header: bool) -> anyhow::Result<Vec<u8>> {
+    let mut writer = csv::WriterBuilder::new()
+        .terminator(csv::Terminator::CRLF)
+        .from_writer(Vec::new());
+    if with_header {
+        writer.write_record(COLUMNS)?;
+    }
+    for row in rows {
+        let value = serde_json::to_value(row)?;
+        writer.write_record(COLUMNS.map(|column| cell(&value[column])))?;
+    }
+    Ok(writer.into_inner()?)
+}
+
+/// What came of a verification.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Verified {
+    /// Nothing that was read is other than it was written.
+    pub is_whole: bool,
+    /// The first that is wrong, in words.
+    pub finding: Option<String>,
+    /// Rows that are as they were sealed.
+    pub rows: i64,
+    /// The checkpoint after which the reading began: rows up to it were not read; 0: all were.
+    pub after_seq: i64,
+    /// There was no time to read to the end.
+    pub is_cut: bool,
+    /// Checkpoints that agree.
+    pub checkpoints: u64,
+    pub last_checkpoint_seq: Option<i64>,
+    /// Rows that wait for their seal.
+    pub not_sealed: i64,
+}
+
+/// Verifies the end of the log: about the last 100,000 rows, for at most 10 s. The command `audit verify` reads all.
+#[utoipa::path(
+    post,
+    path = "/api/v1/audit/verify",
+    tag = "audit",
+    responses((status = 200, body = Verified)),
+)]
+pub async fn verify(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Verified>, Problem> {
+    verified(&app, &caller).await.map(Json)
+}
+
+/// Verifies, for pages too; one at a time.
+pub async fn verified(app: &App, caller: &Caller) -> Result<Verified, Problem> {
+    let Ok(_turn) = app.verifying.try_acquire() else {
+        return Err(Problem::unavailable(
+            "the log is being verified just now; try again",
+        ));
+    };
+    let ca = app.ca.load();
+    let report = verify::verify_end(&app.pool, &app.blob, &ca, BOUNDS).await;
+    let report = report.map_err(|error| {
+        let problem = Problem::unavailable("the log cannot be read; the collector's log says why");
+        let error = anyhow::Error::from(error);
+        tracing::error!(error = format!("{error:#}"), request_id = %problem.request_id, "cannot verify the audit log");
+        problem
+    })?;
+    let verified = Verified {
+        is_whole: report.finding.is_none(),
+        finding: report.finding.as_ref().map(ToString::to_string),
+        rows: report.rows,
+        after_seq: report.after_seq,
+        is_cut: report.is_cut,
+        checkpoints: report.checkpoints,
+        last_checkpoint_seq: report.last_checkpoint.as_ref().map(|last| last.seq),
+        not_sealed: report.pending,
+    };
+    let change = Change::new("audit.verify", "audit_log", "end").after(json!(verified));
+    let mut connection = app.pool.acquire().await?;
+    audit::record(&mut connection, &caller.actor(), change, app.clock.now()).await?;
+    Ok(verified)
 }

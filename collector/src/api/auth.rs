@@ -86,6 +86,9 @@ async fn guarded(
     if let Some(session) = &caller.session {
         request = csrf::has_token(request, &session.csrf).await?;
     }
+    if caller.must_change_password() && !guard.route.before_password {
+        return password_first(guard);
+    }
     if guard.route.step_up && caller.has_to_step_up(guard.app.clock.now()) {
         return step_up(guard, request.uri());
     }
@@ -186,6 +189,16 @@ fn ask(guard: &Guard, missing: Missing, uri: &Uri) -> Response {
     response
 }
 
+/// Who has to choose a password does nothing else.
+fn password_first(guard: &Guard) -> Result<Response, Problem> {
+    if guard.is_for_programs() {
+        let detail = "somebody else gave you this password; choose your own before all else: PUT /api/v1/session/password";
+        let code = "password_change_required";
+        return Err(Problem::new(StatusCode::FORBIDDEN, code, detail));
+    }
+    Ok(Redirect::to("/password").into_response())
+}
+
 /// The caller that the request's token, proxy or session names; `None` without a valid one.
 async fn caller(
     app: &App,
@@ -218,6 +231,7 @@ async fn caller(
             id: held.session_id,
             csrf: session::csrf(app, headers),
             authenticated_at: held.authenticated_at,
+            must_change_password: held.must_change_password,
         }),
     }))
 }

@@ -22,7 +22,7 @@ use crate::api::problem::Problem;
 use crate::app::App;
 use crate::audit::{Change, record};
 use crate::caller::Caller;
-use crate::store::enroll_tokens::{self, EnrollTokenRow};
+use crate::store::enroll_tokens::{self, EnrollTokenRow, WaitingRow};
 
 /// The longest a token may live.
 const MAX_LIFETIME_S: i64 = 7 * 24 * 3600;
@@ -60,9 +60,32 @@ pub struct Created {
     responses((status = 200, body = Page<EnrollTokenRow>)),
 )]
 pub async fn list(State(app): State<Arc<App>>) -> Result<Json<Page<EnrollTokenRow>>, Problem> {
+    rows(&app).await.map(Json)
+}
+
+/// The tokens that still let someone in, for pages too.
+pub async fn rows(app: &App) -> Result<Page<EnrollTokenRow>, Problem> {
     let mut connection = app.pool.acquire().await?;
     let rows = enroll_tokens::list(&mut connection, None, app.clock.now()).await?;
-    Ok(Json(Page::whole(rows)))
+    Ok(Page::whole(rows))
+}
+
+/// Hosts that wait to be let in, the longest first, at most 500.
+#[utoipa::path(
+    get,
+    path = "/api/v1/enroll-tokens/waiting",
+    tag = "enroll-tokens",
+    responses((status = 200, body = Page<WaitingRow>)),
+)]
+pub async fn waiting(State(app): State<Arc<App>>) -> Result<Json<Page<WaitingRow>>, Problem> {
+    waiting_rows(&app).await.map(Json)
+}
+
+/// Who waits, for pages too.
+pub async fn waiting_rows(app: &App) -> Result<Page<WaitingRow>, Problem> {
+    let mut connection = app.pool.acquire().await?;
+    let rows = enroll_tokens::list_waiting(&mut connection).await?;
+    Ok(Page::whole(rows))
 }
 
 /// Deletes a token: it lets nobody in any more. Hosts that came in with it stay.
@@ -78,17 +101,23 @@ pub async fn delete(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
+    remove(&app, &caller, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Deletes a token, for pages too.
+pub async fn remove(app: &App, caller: &Caller, id: &str) -> Result<(), Problem> {
     let now = app.clock.now();
     let mut transaction = app.pool.begin().await?;
-    let rows = enroll_tokens::list(&mut transaction, Some(&id), now).await?;
+    let rows = enroll_tokens::list(&mut transaction, Some(id), now).await?;
     let Some(row) = rows.into_iter().next() else {
         return Err(Problem::missing("enrollment token", id));
     };
-    enroll_tokens::delete(&mut transaction, &id).await?;
-    let change = Change::new("enroll_token.delete", "enroll_token", &id).before(json!(row));
+    enroll_tokens::delete(&mut transaction, id).await?;
+    let change = Change::new("enroll_token.delete", "enroll_token", id).before(json!(row));
     record(&mut transaction, &caller.actor(), change, now).await?;
     transaction.commit().await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(())
 }
 
 /// Makes an enrollment token; its text is in this answer and nowhere else.
@@ -104,6 +133,12 @@ pub async fn create(
     Extension(caller): Extension<Caller>,
     Json(body): Json<NewToken>,
 ) -> Result<impl IntoResponse, Problem> {
+    let made = make(&app, &caller, body).await?;
+    Ok((StatusCode::CREATED, Extension(Secret), Json(made)))
+}
+
+/// Makes an enrollment token, for pages too.
+pub async fn make(app: &App, caller: &Caller, body: NewToken) -> Result<Created, Problem> {
     let defaults = TokenOptions::default();
     let lifetime_s = body.lifetime_s.unwrap_or(defaults.lifetime.whole_seconds());
     if !(1..=MAX_LIFETIME_S).contains(&lifetime_s) {
@@ -123,7 +158,7 @@ pub async fn create(
                 "must be 1 for a token of one host",
             ));
         }
-        hosts::find(&app, HostId(host)).await?;
+        hosts::find(app, HostId(host)).await?;
     }
     let options = TokenOptions {
         lifetime: Duration::seconds(lifetime_s),
@@ -155,12 +190,11 @@ pub async fn create(
                 "the token could not be stored",
             )
         })?;
-    let created = Created {
+    Ok(Created {
         id: token.id(),
         token: token.reveal(),
         enroll_endpoint: app.config.enroll_endpoint(),
-    };
-    Ok((StatusCode::CREATED, Extension(Secret), Json(created)))
+    })
 }
 
 /// How many hosts may come in now.
@@ -182,10 +216,15 @@ pub async fn approve(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Json<Approved>, Problem> {
+    let_in(&app, &caller, &id).await.map(Json)
+}
+
+/// Lets every host in that waits with this token, for pages too.
+pub async fn let_in(app: &App, caller: &Caller, id: &str) -> Result<Approved, Problem> {
     let now = app.clock.now();
     let mut transaction = app.pool.begin().await?;
-    let approved = enroll_tokens::approve(&mut transaction, &id, now).await?;
-    let change = Change::new("enroll_token.approve", "enroll_token", &id);
+    let approved = enroll_tokens::approve(&mut transaction, id, now).await?;
+    let change = Change::new("enroll_token.approve", "enroll_token", id);
     let change = change.after(json!({ "approved": approved }));
     record(&mut transaction, &caller.actor(), change, now).await?;
     transaction.commit().await?;
@@ -195,5 +234,5 @@ pub async fn approve(
         approved,
         "enrollments approved"
     );
-    Ok(Json(Approved { approved }))
+    Ok(Approved { approved })
 }

@@ -28,7 +28,11 @@ pub fn check(headers: &HeaderMap, current: &str) -> Result<(), Problem> {
         let status = StatusCode::PRECONDITION_REQUIRED;
         return Err(Problem::new(status, "if_match_required", detail));
     };
-    let said = said.to_str().unwrap_or_default();
+    is_current(said.to_str().unwrap_or_default(), current)
+}
+
+/// The same of a tag that a form brings.
+pub fn is_current(said: &str, current: &str) -> Result<(), Problem> {
     let matches = |tag: &str| tag.trim() == "*" || tag.trim() == current;
     if said.split(',').any(matches) {
         return Ok(());

@@ -30,6 +30,11 @@ pub struct Job {
     responses((status = 200, body = Page<Job>)),
 )]
 pub async fn list(State(app): State<Arc<App>>) -> Result<Json<Page<Job>>, Problem> {
+    rows(&app).await.map(Json)
+}
+
+/// The jobs, for pages too.
+pub async fn rows(app: &App) -> Result<Page<Job>, Problem> {
     let mut connection = app.pool.acquire().await?;
     let rows = jobs::list(&mut connection).await?;
     let runs = jobs::list_runs(&mut connection).await?;
@@ -44,9 +49,9 @@ pub async fn list(State(app): State<Arc<App>>) -> Result<Json<Page<Job>>, Proble
     };
     let items: Vec<_> = rows.into_iter().map(job).collect();
     let total = i64::try_from(items.len()).unwrap_or(i64::MAX);
-    Ok(Json(Page {
+    Ok(Page {
         items,
         total,
         next_cursor: None,
-    }))
+    })
 }

@@ -164,10 +164,47 @@ pub async fn list(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<Page<SessionRow>>, Problem> {
+    rows(&app, &caller).await.map(Json)
+}
+
+/// The sessions that a caller may see, for pages too.
+pub async fn rows(app: &App, caller: &Caller) -> Result<Page<SessionRow>, Problem> {
     let mut connection = app.pool.acquire().await?;
     let now = app.clock.now();
-    let rows = sessions::list(&mut connection, None, whose(&caller), now, now - IDLE).await?;
-    Ok(Json(Page::whole(rows)))
+    let rows = sessions::list(&mut connection, None, whose(caller), now, now - IDLE).await?;
+    Ok(Page::whole(rows))
+}
+
+/// Ends every session of the caller but the one that asks.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/sessions",
+    tag = "sessions",
+    responses((status = 200, body = EndedSessions)),
+)]
+pub async fn delete_others(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<EndedSessions>, Problem> {
+    end_others(&app, &caller).await.map(Json)
+}
+
+/// How many were ended.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub struct EndedSessions {
+    pub ended: u64,
+}
+
+/// Ends the caller's other sessions, for pages too.
+pub async fn end_others(app: &App, caller: &Caller) -> Result<EndedSessions, Problem> {
+    let this = caller.session.as_ref().map(|session| session.id);
+    let mut transaction = app.pool.begin().await?;
+    let ended = sessions::delete_others(&mut transaction, &caller.id, this).await?;
+    let change = Change::new("session.delete_others", caller.kind.name(), &caller.id)
+        .after(json!({ "ended": ended }));
+    audit::record(&mut transaction, &caller.actor(), change, app.clock.now()).await?;
+    transaction.commit().await?;
+    Ok(EndedSessions { ended })
 }
 
 /// Ends a session: for an admin any, for everyone else one of their own.
@@ -183,9 +220,15 @@ pub async fn delete(
     Extension(caller): Extension<Caller>,
     Path(id): Path<Uuid>,
 ) -> Result<StatusCode, Problem> {
+    end(&app, &caller, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Ends a session, for pages too.
+pub async fn end(app: &App, caller: &Caller, id: Uuid) -> Result<(), Problem> {
     let now = app.clock.now();
     let mut transaction = app.pool.begin().await?;
-    let rows = sessions::list(&mut transaction, Some(id), whose(&caller), now, now - IDLE).await?;
+    let rows = sessions::list(&mut transaction, Some(id), whose(caller), now, now - IDLE).await?;
     let Some(row) = rows.into_iter().next() else {
         return Err(Problem::missing("session", id));
     };
@@ -193,7 +236,7 @@ pub async fn delete(
     let change = Change::new("session.delete", "session", id).before(json!(row));
     audit::record(&mut transaction, &caller.actor(), change, now).await?;
     transaction.commit().await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(())
 }
 
 /// Whose sessions a caller may see; `None`: all.

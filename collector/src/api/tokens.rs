@@ -66,14 +66,20 @@ pub async fn list(
     State(app): State<Arc<App>>,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<ApiTokenRow>>, Problem> {
+    rows(&app, &query).await.map(Json)
+}
+
+/// A page of tokens, for pages too.
+pub async fn rows(app: &App, query: &PageQuery) -> Result<Page<ApiTokenRow>, Problem> {
     let limit = page::limit(query.limit)?;
     let before = page::by_time(page::cursor(query.cursor.as_deref())?);
     let mut connection = app.pool.acquire().await?;
     let rows = api_tokens::list(&mut connection, None, before, limit).await?;
     let total = api_tokens::count(&mut connection).await?;
-    Ok(page::page(rows, total, limit, |row| {
+    let page = page::page(rows, total, limit, |row| {
         (row.created_at.unix_timestamp_nanos(), row.token_id.clone())
-    }))
+    });
+    Ok(page.0)
 }
 
 /// Makes a token; its text is in this answer and nowhere else.
@@ -89,7 +95,13 @@ pub async fn create(
     Extension(caller): Extension<Caller>,
     Json(body): Json<NewToken>,
 ) -> Result<impl IntoResponse, Problem> {
-    let new = checked(&body, &caller)?;
+    let made = make(&app, &caller, &body).await?;
+    Ok((StatusCode::CREATED, Extension(Secret), Json(made)))
+}
+
+/// Makes a token, for pages too.
+pub async fn make(app: &App, caller: &Caller, body: &NewToken) -> Result<Created, Problem> {
+    let new = checked(body, caller)?;
     let now = app.clock.now();
     let mut transaction = app.pool.begin().await?;
     let (id, token) = token::create(&mut transaction, &new, now).await?;
@@ -97,8 +109,7 @@ pub async fn create(
     let change = Change::new("token.create", "token", &id).after(json!(row));
     audit::record(&mut transaction, &caller.actor(), change, now).await?;
     transaction.commit().await?;
-    let made = Json(Created { token, row });
-    Ok((StatusCode::CREATED, Extension(Secret), made))
+    Ok(Created { token, row })
 }
 
 fn checked(body: &NewToken, caller: &Caller) -> Result<token::NewToken, Problem> {
@@ -163,17 +174,22 @@ pub async fn delete(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Json<ApiTokenRow>, Problem> {
+    revoke(&app, &caller, &id).await.map(Json)
+}
+
+/// Revokes a token, for pages too.
+pub async fn revoke(app: &App, caller: &Caller, id: &str) -> Result<ApiTokenRow, Problem> {
     let now = app.clock.now();
     let mut transaction = app.pool.begin().await?;
-    let revoked = api_tokens::revoke(&mut transaction, &id, &caller.name, now).await?;
-    let row = find(&mut transaction, &id).await?;
+    let revoked = api_tokens::revoke(&mut transaction, id, &caller.name, now).await?;
+    let row = find(&mut transaction, id).await?;
     if revoked == 0 {
         return Err(Problem::conflict("revoked", "the token was revoked before"));
     }
-    let change = Change::new("token.revoke", "token", &id).after(json!({"name": row.name}));
+    let change = Change::new("token.revoke", "token", id).after(json!({"name": row.name}));
     audit::record(&mut transaction, &caller.actor(), change, now).await?;
     transaction.commit().await?;
-    Ok(Json(row))
+    Ok(row)
 }
 
 async fn find(connection: &mut sqlx::PgConnection, id: &str) -> Result<ApiTokenRow, Problem> {

@@ -34,11 +34,15 @@ pub struct User {
     pub name: String,
     /// `viewer | operator | lead | admin`.
     pub role: String,
+    /// They log in by name and password; else by the login provider.
+    pub has_password: bool,
     #[serde(with = "rfc3339")]
     pub created_at: OffsetDateTime,
     /// They may not log in since then.
     #[serde(with = "rfc3339::option")]
     pub disabled_at: Option<OffsetDateTime>,
+    /// Somebody else gave them their password: when they log in, they choose another before all else.
+    pub must_change_password: bool,
 }
 
 impl From<users::User> for User {
@@ -47,8 +51,10 @@ impl From<users::User> for User {
             id: row.user_id,
             name: row.name,
             role: row.role,
+            has_password: row.password_hash.is_some(),
             created_at: row.created_at,
             disabled_at: row.disabled_at,
+            must_change_password: row.must_change_password,
         }
     }
 }
@@ -63,6 +69,14 @@ pub struct NewUser {
     /// 12 characters at least.
     #[schema(format = Password)]
     pub password: String,
+    /// Whether they have to choose another when they log in; yes, where it is not said.
+    #[serde(default = "yes")]
+    #[schema(default = true)]
+    pub must_change_password: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What is to change; what is not said stays. Whatever it is, their sessions end.
@@ -72,6 +86,9 @@ pub struct UserUpdate {
     pub role: Option<String>,
     #[schema(format = Password)]
     pub password: Option<String>,
+    /// With a password: whether they have to choose another when they log in. Where it is not said: yes, unless it is
+    /// the caller's own.
+    pub must_change_password: Option<bool>,
     pub disabled: Option<bool>,
 }
 
@@ -83,11 +100,14 @@ pub struct UserUpdate {
     responses((status = 200, body = Page<User>)),
 )]
 pub async fn list(State(app): State<Arc<App>>) -> Result<Json<Page<User>>, Problem> {
+    all(&app).await.map(Json)
+}
+
+/// The list, for pages too.
+pub async fn all(app: &App) -> Result<Page<User>, Problem> {
     let mut connection = app.pool.acquire().await?;
     let rows = users::list(&mut connection).await?;
-    Ok(Json(Page::whole(
-        rows.into_iter().map(User::from).collect(),
-    )))
+    Ok(Page::whole(rows.into_iter().map(User::from).collect()))
 }
 
 /// Makes a user.
@@ -103,15 +123,22 @@ pub async fn create(
     Extension(caller): Extension<Caller>,
     Json(body): Json<NewUser>,
 ) -> Result<Response, Problem> {
+    let made = add(&app, &caller, body).await?;
+    Ok(etag::tagged(StatusCode::CREATED, made))
+}
+
+/// Makes a user, for pages too.
+pub async fn add(app: &App, caller: &Caller, body: NewUser) -> Result<User, Problem> {
     let name = user::name(&body.name).map_err(|error| Problem::field("/name", error))?;
     let now = app.clock.now();
     let row = users::User {
         user_id: Uuid::new_v4(),
         name,
         role: role(&body.role)?.name().to_owned(),
-        password_hash: Some(hash(&app, body.password).await?),
+        password_hash: Some(hash(app, body.password).await?),
         created_at: now,
         disabled_at: None,
+        must_change_password: body.must_change_password,
     };
     let mut transaction = app.pool.begin().await?;
     if users::list(&mut transaction).await?.len() >= MAX_USERS {
@@ -126,7 +153,7 @@ pub async fn create(
     let change = Change::new("user.create", "user", &made.name).after(json!(made));
     audit::record(&mut transaction, &caller.actor(), change, now).await?;
     transaction.commit().await?;
-    Ok(etag::tagged(StatusCode::CREATED, made))
+    Ok(made)
 }
 
 /// One user.
@@ -141,9 +168,14 @@ pub async fn get(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
-    let mut connection = app.pool.acquire().await?;
-    let user = find(&mut connection, &name).await?;
+    let user = one(&app, &name).await?;
     Ok(etag::tagged(StatusCode::OK, user))
+}
+
+/// The user of that name, for pages too.
+pub async fn one(app: &App, name: &str) -> Result<User, Problem> {
+    let mut connection = app.pool.acquire().await?;
+    find(&mut connection, name).await
 }
 
 /// Changes a user.
@@ -162,22 +194,38 @@ pub async fn update(
     headers: HeaderMap,
     Json(body): Json<UserUpdate>,
 ) -> Result<Response, Problem> {
+    let is_current = |before: &User| etag::check(&headers, &etag::of(before));
+    let after = change(&app, &caller, &name, is_current, body).await?;
+    Ok(etag::tagged(StatusCode::OK, after))
+}
+
+/// Changes a user who is as whoever changes them saw them; for pages too.
+pub async fn change(
+    app: &App,
+    caller: &Caller,
+    name: &str,
+    is_current: impl Fn(&User) -> Result<(), Problem> + Send,
+    body: UserUpdate,
+) -> Result<User, Problem> {
     let role = body.role.as_deref().map(role).transpose()?;
     let has_new_password = body.password.is_some();
     let password_hash = match body.password {
-        Some(password) => Some(hash(&app, password).await?),
+        Some(password) => Some(hash(app, password).await?),
         None => None,
     };
     let now = app.clock.now();
     let mut transaction = app.pool.begin().await?;
     users::lock(&mut transaction).await?;
-    let before = find(&mut transaction, &name).await?;
-    etag::check(&headers, &etag::of(&before))?;
+    let before = find(&mut transaction, name).await?;
+    is_current(&before)?;
     if let Some(role) = role {
         users::update_role(&mut transaction, &before.name, role.name()).await?;
     }
     if let Some(hash) = password_hash {
-        let changed = users::update_password(&mut transaction, &before.name, &hash).await?;
+        let is_own = caller.id == before.id.to_string();
+        let must_change = body.must_change_password.unwrap_or(!is_own);
+        let changed =
+            users::update_password(&mut transaction, &before.name, &hash, must_change).await?;
         if changed == 0 {
             let detail = format!("{} logs in by the login provider", before.name);
             return Err(Problem::conflict("no_password", detail));
@@ -195,7 +243,7 @@ pub async fn update(
         .after(json!({"user": after, "new_password": has_new_password}));
     audit::record(&mut transaction, &caller.actor(), change, now).await?;
     transaction.commit().await?;
-    Ok(etag::tagged(StatusCode::OK, after))
+    Ok(after)
 }
 
 /// Deletes a user and their sessions. What they did stays in the audit log, by their name.
@@ -211,15 +259,21 @@ pub async fn delete(
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
+    remove(&app, &caller, &name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Deletes a user, for pages too.
+pub async fn remove(app: &App, caller: &Caller, name: &str) -> Result<(), Problem> {
     let mut transaction = app.pool.begin().await?;
     users::lock(&mut transaction).await?;
-    let before = find(&mut transaction, &name).await?;
+    let before = find(&mut transaction, name).await?;
     users::delete(&mut transaction, &before.name).await?;
     has_an_admin(&mut transaction, &before).await?;
     let change = Change::new("user.delete", "user", &before.name).before(json!(before));
     audit::record(&mut transaction, &caller.actor(), change, app.clock.now()).await?;
     transaction.commit().await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(())
 }
 
 /// Refuses what would leave nobody who may make users.
@@ -246,7 +300,8 @@ fn role(name: &str) -> Result<Role, Problem> {
         .ok_or_else(|| Problem::field("/role", "must be viewer, operator, lead or admin"))
 }
 
-async fn hash(app: &App, password: String) -> Result<String, Problem> {
+/// What is stored of a new password.
+pub(super) async fn hash(app: &App, password: String) -> Result<String, Problem> {
     let hashed = app.password_turns.hash(password).await;
     match hashed {
         Some(hashed) => hashed.map_err(|error| Problem::field("/password", error)),

@@ -4,10 +4,12 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::time::Duration;
 
 use sqlx::{PgConnection, PgPool};
 use thiserror::Error;
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use crate::audit::chain::{self, GENESIS, Hash};
 use crate::audit::checkpoint::{self, Checkpoint, CheckpointError};
@@ -32,9 +34,21 @@ pub enum VerifyError {
     Blob(#[from] BlobError),
 }
 
+/// How much of the log is read, from its end on.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// About as many: the reading begins at a checkpoint.
+    pub rows: i64,
+    pub time: Duration,
+}
+
 /// How far the log was read, and what is wrong with it first.
 #[derive(Debug)]
 pub struct Report {
+    /// The seal of the checkpoint after which the reading began; 0: the whole log was to be read.
+    pub after_seq: i64,
+    /// There was no time for all of it.
+    pub is_cut: bool,
     /// Rows whose seal is right, up to the first that is wrong.
     pub rows: i64,
     /// Checkpoints that agree.
@@ -105,6 +119,26 @@ impl fmt::Display for Finding {
 
 /// Verifies everything.
 pub async fn verify(pool: &PgPool, blob: &BlobStore, ca: &Ca) -> Result<Report, VerifyError> {
+    read(pool, blob, ca, None).await
+}
+
+/// Verifies the end of the log: what was added after one of its last checkpoints, which is believed by its signature.
+pub async fn verify_end(
+    pool: &PgPool,
+    blob: &BlobStore,
+    ca: &Ca,
+    bounds: Bounds,
+) -> Result<Report, VerifyError> {
+    read(pool, blob, ca, Some(bounds)).await
+}
+
+async fn read(
+    pool: &PgPool,
+    blob: &BlobStore,
+    ca: &Ca,
+    bounds: Option<Bounds>,
+) -> Result<Report, VerifyError> {
+    let until = bounds.map(|bounds| Instant::now() + bounds.time);
     // Before the snapshot: what is signed after it is about rows that it does not have.
     let last = last_name(blob).await?;
     let mut transaction = pool.begin().await?;
@@ -114,9 +148,12 @@ pub async fn verify(pool: &PgPool, blob: &BlobStore, ca: &Ca) -> Result<Report, 
         ca,
         last,
         names: Names::default(),
+        until,
         seq: 0,
         hash: GENESIS,
         report: Report {
+            after_seq: 0,
+            is_cut: false,
             rows: 0,
             checkpoints: 0,
             last_checkpoint: None,
@@ -124,7 +161,14 @@ pub async fn verify(pool: &PgPool, blob: &BlobStore, ca: &Ca) -> Result<Report, 
             finding: None,
         },
     };
-    reader.report.finding = reader.find(&mut transaction).await?;
+    let mut finding = None;
+    if let Some(bounds) = bounds {
+        finding = reader.skip(&mut transaction, bounds.rows).await?;
+    }
+    if finding.is_none() {
+        finding = reader.find(&mut transaction).await?;
+    }
+    reader.report.finding = finding;
     transaction.rollback().await?;
     Ok(reader.report)
 }
@@ -172,6 +216,7 @@ struct Reader<'a> {
     ca: &'a Ca,
     last: Option<Key>,
     names: Names,
+    until: Option<Instant>,
     /// The last seal that is right.
     seq: i64,
     hash: Hash,
@@ -179,6 +224,43 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// Goes to the first checkpoint among the last `rows`; without one there the log is read from its beginning.
+    async fn skip(
+        &mut self,
+        connection: &mut PgConnection,
+        rows: i64,
+    ) -> Result<Option<Finding>, VerifyError> {
+        let head = store::find_head(connection).await?;
+        let before = head.map_or(0, |head| head.seq) - rows;
+        if before < 1 {
+            return Ok(None);
+        }
+        self.names.after = Some(checkpoint::key(before)?);
+        let checkpoint = match self.next_checkpoint().await? {
+            Ok(Some(checkpoint)) => checkpoint,
+            Ok(None) => {
+                self.names = Names::default();
+                return Ok(None);
+            }
+            Err(finding) => return Ok(Some(finding)),
+        };
+        let seal = store::find_seal(connection, checkpoint.seq).await?;
+        let hash = seal.and_then(|seal| Hash::try_from(seal.hash).ok());
+        let Some(hash) = hash.filter(|hash| checkpoint.hash.as_slice() == hash) else {
+            return Ok(Some(self.rewritten(&checkpoint)));
+        };
+        (self.seq, self.hash) = (checkpoint.seq, hash);
+        self.report.after_seq = checkpoint.seq;
+        self.report.checkpoints += 1;
+        self.report.last_checkpoint = Some(checkpoint);
+        Ok(None)
+    }
+
+    fn is_late(&mut self) -> bool {
+        self.report.is_cut = self.until.is_some_and(|until| Instant::now() >= until);
+        self.report.is_cut
+    }
+
     async fn find(
         &mut self,
         connection: &mut PgConnection,
@@ -188,6 +270,9 @@ impl Reader<'_> {
             Err(finding) => return Ok(Some(finding)),
         };
         loop {
+            if self.is_late() {
+                return Ok(None);
+            }
             let seals = store::list_seals(connection, self.seq, PAGE).await?;
             if seals.is_empty() {
                 break;
@@ -218,7 +303,29 @@ impl Reader<'_> {
                 to_seq: checkpoint.seq,
             }));
         }
-        unsealed(connection).await
+        self.unsealed(connection).await
+    }
+
+    /// Rows that no seal speaks of.
+    async fn unsealed(
+        &mut self,
+        connection: &mut PgConnection,
+    ) -> Result<Option<Finding>, VerifyError> {
+        if let Some((first, last)) = store::find_id_range(connection).await? {
+            let mut after = first - 1;
+            while after < last {
+                if self.is_late() {
+                    return Ok(None);
+                }
+                let to = last.min(after + IDS);
+                if let Some(audit_id) = store::find_unsealed(connection, after, to).await? {
+                    return Ok(Some(Finding::Unsealed { audit_id }));
+                }
+                after = to;
+            }
+        }
+        let gone = store::find_pending_without_row(connection).await?;
+        Ok(gone.map(|audit_id| Finding::PendingGone { audit_id }))
     }
 
     /// Takes one seal; answers what is wrong with it or its row.
@@ -271,20 +378,4 @@ impl Reader<'_> {
             Err(error) => Err(Finding::Checkpoint { key, error }),
         })
     }
-}
-
-/// Rows that no seal speaks of.
-async fn unsealed(connection: &mut PgConnection) -> Result<Option<Finding>, VerifyError> {
-    if let Some((first, last)) = store::find_id_range(connection).await? {
-        let mut after = first - 1;
-        while after < last {
-            let to = last.min(after + IDS);
-            if let Some(audit_id) = store::find_unsealed(connection, after, to).await? {
-                return Ok(Some(Finding::Unsealed { audit_id }));
-            }
-            after = to;
-        }
-    }
-    let gone = store::find_pending_without_row(connection).await?;
-    Ok(gone.map(|audit_id| Finding::PendingGone { audit_id }))
 }

@@ -204,6 +204,7 @@ async fn admin_password(server: &Server, dir: &Path) -> anyhow::Result<Option<St
         password_hash: Some(password::hash(&made)?),
         created_at: server.app.clock.now(),
         disabled_at: None,
+        must_change_password: false,
     };
     let change = Change::new("user.create", "user", &user.name).after(json!({ "role": user.role }));
     let mut transaction = server.app.pool.begin().await?;

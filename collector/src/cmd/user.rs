@@ -82,6 +82,7 @@ async fn change(
             name,
             role,
             password_stdin,
+            must_change,
         } => {
             let name = user::name(&name)?;
             let (secret, said) = new_password(password_stdin)?;
@@ -92,6 +93,7 @@ async fn change(
                 password_hash: Some(password::hash(&secret)?),
                 created_at: now,
                 disabled_at: None,
+                must_change_password: must_change,
             };
             let made = users::insert(connection, &new, "command line").await?;
             ensure!(made == 1, "there is a user {name} already");
@@ -104,11 +106,12 @@ async fn change(
         User::SetPassword {
             name,
             password_stdin,
+            must_change,
         } => {
             let name = user::name(&name)?;
             let (secret, said) = new_password(password_stdin)?;
             let hash = password::hash(&secret)?;
-            let changed = users::update_password(connection, &name, &hash).await?;
+            let changed = users::update_password(connection, &name, &hash, must_change).await?;
             Done {
                 said,
                 ..done("user.set_password", name, changed)

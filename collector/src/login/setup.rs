@@ -59,6 +59,7 @@ pub async fn first_user(
         password_hash: Some(password_hash),
         created_at: now,
         disabled_at: None,
+        must_change_password: false,
     };
     users::insert(&mut transaction, &user, "setup link").await?;
     setup_links::delete_all(&mut transaction).await?;

@@ -200,8 +200,10 @@ pub struct CertificateRow {
 #[derive(Clone, Debug)]
 pub struct CertificateFilter {
     pub host_id: Option<uuid::Uuid>,
-    /// `valid`, `expired` or `revoked`, at `now`.
+    /// `valid`, `expiring` (valid for no more than two weeks), `expired` or `revoked`, at `now`.
     pub state: Option<String>,
+    /// A part of the host's name.
+    pub host_name: Option<String>,
     pub serial: Option<Vec<u8>>,
     pub now: OffsetDateTime,
 }
@@ -222,7 +224,10 @@ pub async fn list(
            where ($1::uuid is null or c.host_id = $1)
              and ($2::bytea is null or c.serial = $2)
              and ($3::text is null or $3 = case when c.revoked_at is not null then 'revoked'
-                                                when c.not_after <= $4 then 'expired' else 'valid' end)
+                                                when c.not_after <= $4 then 'expired' else 'valid' end
+                  or $3 = 'expiring' and c.revoked_at is null and c.not_after > $4
+                     and c.not_after <= $4::timestamptz + interval '14 days')
+             and ($8::text is null or position(lower($8) in lower(h.name)) > 0)
              and ($5::timestamptz is null or (c.issued_at, c.serial) < ($5, $6))
            order by c.issued_at desc, c.serial desc limit $7"#,
         filter.host_id,
@@ -232,6 +237,7 @@ pub async fn list(
         before_at,
         before_serial,
         limit,
+        filter.host_name,
     )
     .fetch_all(connection)
     .await
@@ -240,13 +246,17 @@ pub async fn list(
 /// How many match.
 pub async fn count(connection: &mut PgConnection, filter: &CertificateFilter) -> sqlx::Result<i64> {
     sqlx::query_scalar!(
-        r#"select count(*) as "count!" from agent_certs c
+        r#"select count(*) as "count!" from agent_certs c join hosts h using (host_id)
            where ($1::uuid is null or c.host_id = $1)
              and ($2::text is null or $2 = case when c.revoked_at is not null then 'revoked'
-                                                when c.not_after <= $3 then 'expired' else 'valid' end)"#,
+                                                when c.not_after <= $3 then 'expired' else 'valid' end
+                  or $2 = 'expiring' and c.revoked_at is null and c.not_after > $3
+                     and c.not_after <= $3::timestamptz + interval '14 days')
+             and ($4::text is null or position(lower($4) in lower(h.name)) > 0)"#,
         filter.host_id,
         filter.state,
         filter.now,
+        filter.host_name,
     )
     .fetch_one(connection)
     .await

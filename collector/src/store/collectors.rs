@@ -88,3 +88,36 @@ pub async fn list_downtimes(
     .fetch_all(connection)
     .await
 }
+
+/// A collector as it is listed.
+#[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = Collector)]
+pub struct CollectorRow {
+    #[serde(rename = "id")]
+    pub collector_id: uuid::Uuid,
+    pub hostname: String,
+    pub version: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub started_at: OffsetDateTime,
+    /// It said so every 2 s.
+    #[serde(with = "time::serde::rfc3339")]
+    pub alive_at: OffsetDateTime,
+    /// It stopped in order.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub stopped_at: Option<OffsetDateTime>,
+}
+
+/// The collectors that were alive since then, the last first, at most 50.
+pub async fn list(
+    connection: &mut PgConnection,
+    since: OffsetDateTime,
+) -> sqlx::Result<Vec<CollectorRow>> {
+    sqlx::query_as!(
+        CollectorRow,
+        "select collector_id, hostname, version, started_at, alive_at, stopped_at from collectors
+         where alive_at >= $1 order by alive_at desc, collector_id limit 50",
+        since,
+    )
+    .fetch_all(connection)
+    .await
+}

@@ -249,3 +249,30 @@ pub async fn delete(connection: &mut PgConnection, token_id: &str) -> sqlx::Resu
         .await?;
     Ok(done.rows_affected())
 }
+
+/// A host that waits to be let in.
+#[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = WaitingHost)]
+pub struct WaitingRow {
+    pub token_id: String,
+    /// As it calls itself.
+    pub hostname: String,
+    pub machine_id: Option<String>,
+    #[schema(value_type = String)]
+    pub address: IpNet,
+    #[serde(with = "time::serde::rfc3339")]
+    pub asked_at: OffsetDateTime,
+}
+
+/// Who waits with tokens that ask for approval, the longest first, at most 500.
+pub async fn list_waiting(connection: &mut PgConnection) -> sqlx::Result<Vec<WaitingRow>> {
+    sqlx::query_as!(
+        WaitingRow,
+        r#"select e.token_id, e.hostname, e.machine_id, e.peer as "address: IpNet", e.asked_at
+           from enrollments e join enroll_tokens t using (token_id)
+           where e.approved_at is null and e.host_id is null and t.approval_required
+           order by e.asked_at, e.spki_sha256 limit 500"#,
+    )
+    .fetch_all(connection)
+    .await
+}

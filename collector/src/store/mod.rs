@@ -41,6 +41,7 @@ pub mod series;
 pub mod sessions;
 pub mod set_apart;
 pub mod setup_links;
+pub mod system;
 pub mod tasks;
 pub mod timeline;
 pub mod user_identities;

@@ -30,6 +30,8 @@ pub struct Holder {
     pub role: String,
     pub used_at: OffsetDateTime,
     pub authenticated_at: OffsetDateTime,
+    /// See [`User`](crate::store::users::User).
+    pub must_change_password: bool,
 }
 
 /// Stores a session.
@@ -65,7 +67,7 @@ pub async fn find_valid(
     sqlx::query_as!(
         Holder,
         r#"select s.session_id, s.user_id, s.token_id, coalesce(u.name, t.name) as "name!", coalesce(u.role, t.role, 'viewer') as "role!", s.used_at,
-             s.authenticated_at
+             s.authenticated_at, coalesce(u.must_change_password, false) as "must_change_password!"
            from sessions s
            left join users u on u.user_id = s.user_id and u.disabled_at is null
            left join api_tokens t on t.token_id = s.token_id and t.revoked_at is null
@@ -120,6 +122,23 @@ pub async fn delete_of_user(connection: &mut PgConnection, name: &str) -> sqlx::
     let done = sqlx::query!(
         "delete from sessions where user_id = (select user_id from users where name = $1)",
         name,
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Ends all sessions of a user or token, by its id, but the one.
+pub async fn delete_others(
+    connection: &mut PgConnection,
+    holder_id: &str,
+    but: Option<Uuid>,
+) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "delete from sessions
+         where coalesce(user_id::text, token_id) = $1 and session_id is distinct from $2",
+        holder_id,
+        but,
     )
     .execute(connection)
     .await?;

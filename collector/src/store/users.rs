@@ -14,6 +14,8 @@ pub struct User {
     pub password_hash: Option<String>,
     pub created_at: OffsetDateTime,
     pub disabled_at: Option<OffsetDateTime>,
+    /// Somebody else gave them their password: the first thing they do is to choose another.
+    pub must_change_password: bool,
 }
 
 /// Stores a user; answers 0 where the name is taken.
@@ -23,8 +25,8 @@ pub async fn insert(
     created_by: &str,
 ) -> sqlx::Result<u64> {
     let done = sqlx::query!(
-        "insert into users (user_id, name, role, password_hash, created_at, created_by)
-         values ($1, $2, $3, $4, $5, $6)
+        "insert into users (user_id, name, role, password_hash, created_at, created_by, must_change_password)
+         values ($1, $2, $3, $4, $5, $6, $7)
          on conflict (name) do nothing",
         user.user_id,
         user.name,
@@ -32,6 +34,7 @@ pub async fn insert(
         user.password_hash,
         user.created_at,
         created_by,
+        user.must_change_password,
     )
     .execute(connection)
     .await?;
@@ -42,7 +45,8 @@ pub async fn insert(
 pub async fn find(connection: &mut PgConnection, name: &str) -> sqlx::Result<Option<User>> {
     sqlx::query_as!(
         User,
-        "select user_id, name, role, password_hash, created_at, disabled_at from users where name = $1",
+        "select user_id, name, role, password_hash, created_at, disabled_at, must_change_password
+         from users where name = $1",
         name,
     )
     .fetch_optional(connection)
@@ -53,7 +57,8 @@ pub async fn find(connection: &mut PgConnection, name: &str) -> sqlx::Result<Opt
 pub async fn list(connection: &mut PgConnection) -> sqlx::Result<Vec<User>> {
     sqlx::query_as!(
         User,
-        "select user_id, name, role, password_hash, created_at, disabled_at from users order by name",
+        "select user_id, name, role, password_hash, created_at, disabled_at, must_change_password
+         from users order by name",
     )
     .fetch_all(connection)
     .await
@@ -64,11 +69,14 @@ pub async fn update_password(
     connection: &mut PgConnection,
     name: &str,
     password_hash: &str,
+    must_change: bool,
 ) -> sqlx::Result<u64> {
     let done = sqlx::query!(
-        "update users set password_hash = $2 where name = $1 and password_hash is not null",
+        "update users set password_hash = $2, must_change_password = $3
+         where name = $1 and password_hash is not null",
         name,
         password_hash,
+        must_change,
     )
     .execute(connection)
     .await?;

@@ -33,7 +33,10 @@ macro_rules! library {
 const ASSETS: &[(&str, &str, &[u8])] = &[
     ("style.css", CSS, own!("style.css")),
     ("kit.css", CSS, own!("kit.css")),
+    ("tools.css", CSS, own!("tools.css")),
     ("app.js", SCRIPT, own!("app.js")),
+    ("keys.js", SCRIPT, own!("keys.js")),
+    ("palette.js", SCRIPT, own!("palette.js")),
     ("live.js", SCRIPT, own!("live.js")),
     ("host.css", CSS, own!("host.css")),
     ("host.js", SCRIPT, own!("host.js")),

@@ -185,6 +185,7 @@ async fn show(
     .await?;
     let of_host = CertificateFilter {
         host_id: Some(id.0),
+        host_name: None,
         state: None,
         serial: None,
         now,

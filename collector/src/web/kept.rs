@@ -24,10 +24,11 @@ const MAX_BYTES: usize = 16 * 1024;
 /// Of a field on the page.
 const SHOWN_CHARS: usize = 200;
 /// Never kept: a token that is void with its session, and what only its owner should type.
-const LEFT_OUT: [&str; 5] = [
+const LEFT_OUT: [&str; 6] = [
     "csrf",
     "password",
     "new_password",
+    "new_password_again",
     "current_password",
     "token",
 ];

@@ -1,18 +1,24 @@
 //! What people see: server-rendered pages that work without script.
 
 pub mod assets;
+pub mod audit;
 pub mod conflicts;
 pub mod docs;
+pub mod escape;
 pub mod failed;
 pub mod frame;
 pub mod host;
 pub mod hosts;
 pub mod inventory;
 pub mod kept;
+pub mod keys;
 pub mod kit;
 pub mod login;
 pub mod oidc;
+pub mod password;
 pub mod plain;
+pub mod search;
+pub mod settings;
 pub mod setup;
 pub mod step_up;
 pub mod theme;

@@ -4,7 +4,7 @@ use std::process::{Command, Output, Stdio};
 
 use bytes::Bytes;
 use infratrack_collector::audit::chain::{self, GENESIS};
-use infratrack_collector::audit::verify::{Finding, Report, verify};
+use infratrack_collector::audit::verify::{Bounds, Finding, Report, verify, verify_end};
 use infratrack_collector::audit::{Actor, Change, checkpoint, record};
 use infratrack_collector::blob::Key;
 use infratrack_collector::jobs::{self, run};
@@ -187,6 +187,48 @@ async fn a_row_that_was_edited_is_named() {
         panic!("{report:?}");
     };
     assert_eq!((s, a, report.rows), (seq, audit_id, seq - 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_the_log_is_verified_from_a_checkpoint_on() {
+    let (collector, seals) = signed_twice().await;
+    let app = &collector.server.app;
+    let end = async |rows: i64, time_ms: u64| {
+        let bounds = Bounds {
+            rows,
+            time: std::time::Duration::from_millis(time_ms),
+        };
+        let found = verify_end(&app.pool, &app.blob, &app.ca.load(), bounds).await;
+        found.unwrap()
+    };
+    let (edited, _) = seals[2];
+    for (rows, after_seq, read) in [(100, 0, 20), (12, 10, 10), (5, 20, 0)] {
+        let report = end(rows, 60_000).await;
+        assert!(report.finding.is_none() && !report.is_cut, "{report:?}");
+        assert_eq!((report.after_seq, report.rows), (after_seq, read));
+    }
+    assert!(end(100, 0).await.is_cut);
+    let edit = |seq: usize| {
+        let (_, audit_id) = seals[seq];
+        format!("update audit_log set actor_name = 'eve' where audit_id = {audit_id}")
+    };
+    tamper(&collector.pool, &[edit(2)]).await;
+    assert!(end(12, 60_000).await.finding.is_none());
+    let finding = end(100, 60_000).await.finding;
+    assert!(matches!(finding, Some(Finding::Changed { seq, .. }) if seq == edited));
+    tamper(&collector.pool, &[edit(15)]).await;
+    let finding = end(12, 60_000).await.finding;
+    assert!(
+        matches!(finding, Some(Finding::Changed { seq: 16, .. })),
+        "{finding:?}"
+    );
+    // A chain that was made anew does not begin at what was signed.
+    forge_chain(&collector.pool, &ids(&seals)).await;
+    let finding = end(12, 60_000).await.finding;
+    assert!(
+        matches!(finding, Some(Finding::Rewritten { to_seq: 10, .. })),
+        "{finding:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -47,6 +47,10 @@ async fn guarded(postgres: &PrivatePostgres, dir: &Path) -> (PgConnection, PgCon
 }
 
 async fn get(port: u16, path: &str) -> Option<(StatusCode, String)> {
+    get_as(port, path, "*/*").await
+}
+
+async fn get_as(port: u16, path: &str, accept: &str) -> Option<(StatusCode, String)> {
     let stream = tokio::net::TcpStream::connect(("127.0.0.1", port))
         .await
         .ok()?;
@@ -55,6 +59,7 @@ async fn get(port: u16, path: &str) -> Option<(StatusCode, String)> {
         .ok()?;
     tokio::spawn(connection);
     let request = Request::builder().uri(path).header("host", "test");
+    let request = request.header("accept", accept);
     let request = request.body(Full::new(Bytes::new())).unwrap();
     let response = sender.send_request(request).await.ok()?;
     let status = response.status();
@@ -162,6 +167,10 @@ async fn a_collector_that_starts_with_a_wrong_password_says_so_and_starts_when_i
         assert_eq!(status, expected, "{path}");
         tells_nothing(&text);
     }
+    let (status, page) = get_as(port, "/hosts", "text/html,*/*").await.unwrap();
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(page.contains("<h1>The collector is starting</h1>") && page.contains(REFUSED));
+    tells_nothing(page.split_once("</style>").unwrap().1);
     stopped.signal(Signal::SIGTERM);
     let ended = stopped.ended(Duration::from_secs(10)).await.unwrap();
     assert!(ended.success(), "it is told to stop and stops: {ended}");

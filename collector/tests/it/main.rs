@@ -23,5 +23,6 @@ mod program;
 mod s3;
 mod sample;
 mod secrets;
+mod settings;
 mod traces;
 mod ui;

@@ -168,7 +168,7 @@ fn csv(hosts: &[Host], fields: &Fields, with_header: bool) -> anyhow::Result<Vec
 
 /// A value as text. Whatever a spreadsheet would take for a formula begins with an apostrophe
 /// (OWASP, "CSV Injection").
-fn cell(value: &Value) -> String {
+pub fn cell(value: &Value) -> String {
     let text = match value {
         Value::Null => return String::new(),
         Value::Number(_) | Value::Bool(_) => return value.to_string(),

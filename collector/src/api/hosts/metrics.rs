@@ -158,7 +158,9 @@ pub async fn read(app: &App, host: HostId, query: &MetricsQuery) -> Result<HostM
         // Heartbeats are kept for less than they should be: after a restore, say. What they were summed to may be there.
         let coarse = Grid::of(Source::Sums5m, from, to, points, heartbeat);
         let sums = rows(&mut connection, host, &coarse, now).await?;
-        if found.first().map_or(!sums.is_empty(), |first| !begins_after(&sums, first.at - UNSUMMED)) {
+        if found.first().map_or(!sums.is_empty(), |first| {
+            !begins_after(&sums, first.at - UNSUMMED)
+        }) {
             (grid, found) = (coarse, sums);
         }
     }

@@ -107,6 +107,7 @@ async fn made(
         password_hash: None,
         created_at: now,
         disabled_at: None,
+        must_change_password: false,
     };
     let mut n = 1;
     while users::insert(connection, &user, "login provider").await? == 0 {

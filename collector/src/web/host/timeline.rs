@@ -87,7 +87,8 @@ impl TimelineView {
                 Some(last) if is_first && last.first_facts > 0 && last.at == item.at => {
                     last.first_facts += 1;
                     last.title = format!("{} facts were told first", last.first_facts);
-                    let (keys, key) = (last.detail.take().unwrap_or_default(), line(&item.what, 60));
+                    let (keys, key) =
+                        (last.detail.take().unwrap_or_default(), line(&item.what, 60));
                     last.detail = Some(line(&format!("{keys}, {key}"), 400));
                     last.more = Some(format!("/hosts/{host}#facts"));
                 }

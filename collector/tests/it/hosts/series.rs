@@ -213,15 +213,35 @@ async fn where_heartbeats_begin_late_their_sums_tell_what_was_before() {
     let collector = Collector::start().await;
     let host = host(&collector).await;
     sums(&collector, host, "heartbeats_5m", (2, 0), 5).await;
-    beats(&collector, host, Duration::minutes(20), Duration::ZERO, 0.25).await;
+    beats(
+        &collector,
+        host,
+        Duration::minutes(20),
+        Duration::ZERO,
+        0.25,
+    )
+    .await;
     let day = metrics(&collector, host, Duration::hours(20), "").await;
     assert_eq!(day["source"], "5m");
-    let known = numbers(&series(&day, "cpu_ratio")["avg"]).iter().flatten().count();
+    let known = numbers(&series(&day, "cpu_ratio")["avg"])
+        .iter()
+        .flatten()
+        .count();
     assert!(known > 200, "{known}");
     // A host that is as old as its heartbeats has no sums before them.
     let young = self::host(&collector).await;
-    beats(&collector, young, Duration::minutes(20), Duration::ZERO, 0.25).await;
-    assert_eq!(metrics(&collector, young, Duration::hours(20), "").await["source"], "raw");
+    beats(
+        &collector,
+        young,
+        Duration::minutes(20),
+        Duration::ZERO,
+        0.25,
+    )
+    .await;
+    assert_eq!(
+        metrics(&collector, young, Duration::hours(20), "").await["source"],
+        "raw"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -72,6 +72,7 @@ async fn a_name_that_is_taken_leads_to_no_other_account_and_the_role_is_set_anew
         password_hash: Some(password::hash("correct horse battery").unwrap()),
         created_at: collector.clock.now(),
         disabled_at: None,
+        must_change_password: false,
     };
     let mut connection = collector.pool.acquire().await.unwrap();
     users::insert(&mut connection, &local, "test")
@@ -120,7 +121,7 @@ async fn a_name_that_is_taken_leads_to_no_other_account_and_the_role_is_set_anew
                     ada-3 user.update, ada-3 session.begin";
     assert_eq!(changes, expected);
     // No password lets a user of the provider in, and none can be given to one.
-    let changed = users::update_password(&mut connection, "ada-2", "x")
+    let changed = users::update_password(&mut connection, "ada-2", "x", false)
         .await
         .unwrap();
     assert_eq!(changed, 0);

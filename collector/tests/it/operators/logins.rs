@@ -22,6 +22,7 @@ pub(crate) async fn user(collector: &Collector, name: &str, role: &str) {
         password_hash: Some(password::hash(PASSWORD).unwrap()),
         created_at: collector.clock.now(),
         disabled_at: None,
+        must_change_password: false,
     };
     let mut connection = collector.pool.acquire().await.unwrap();
     let made = users::insert(&mut connection, &user, "test").await.unwrap();

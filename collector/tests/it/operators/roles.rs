@@ -99,6 +99,7 @@ async fn session(collector: &Collector, role: Role, ago: Duration) -> String {
         password_hash: None,
         created_at: now,
         disabled_at: None,
+        must_change_password: false,
     };
     users::insert(&mut connection, &user, "test").await.unwrap();
     let secret = Uuid::new_v4().to_string();

@@ -17,7 +17,9 @@ const WINDOWS: [&str; 6] = [
 ];
 
 async fn first(collector: &Collector, query: &str) -> Value {
-    let page = collector.get(&format!("/api/v1/hosts?limit=1&{query}")).await;
+    let page = collector
+        .get(&format!("/api/v1/hosts?limit=1&{query}"))
+        .await;
     page["items"][0]["id"].clone()
 }
 
@@ -36,6 +38,9 @@ async fn one_host_is_looked_at_and_looked_after_in_a_browser() {
         "never": never.id,
         "spare": spare,
     });
-    assert!(job["host"].is_string() && job["offline"].is_string(), "{job}");
+    assert!(
+        job["host"].is_string() && job["offline"].is_string(),
+        "{job}"
+    );
     play(&collector, "host", job).await;
 }

@@ -3,7 +3,10 @@
 
 mod answers;
 mod host;
+mod hostile;
 
+use http::Method;
+use infratrack_collector::roles::{Access, routes};
 use infratrack_testkit::browser;
 use serde_json::{Value, json};
 
@@ -26,6 +29,23 @@ pub(crate) async fn collector() -> Collector {
     collector
 }
 
+/// Every page that somebody who is logged in may read, that of one host among them, by a name for its picture.
+fn pages(host: &str) -> Vec<Value> {
+    let is_page =
+        |path: &str| !path.starts_with("/api/") && !path.starts_with("/live") && path != "/metrics";
+    let pages = routes().iter().filter(|route| {
+        route.method == Method::GET && route.access != Access::Public && is_page(&route.path)
+    });
+    pages
+        .map(|route| route.path.replace("{id}", host))
+        .filter(|path| !path.contains('{'))
+        .map(|path| {
+            let name = path.replace(host, "host").replace('/', "_");
+            json!({ "path": path, "name": name })
+        })
+        .collect()
+}
+
 /// Plays all flows of a part as the administrator; `more` is what its flows want to know.
 pub(crate) async fn play(collector: &Collector, part: &str, more: Value) {
     let mut job = json!({
@@ -44,4 +64,13 @@ pub(crate) async fn play(collector: &Collector, part: &str, more: Value) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_around_every_page_works_in_a_browser() {
     play(&collector().await, "basics", json!({})).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_page_of_a_fleet_is_in_order() {
+    let collector = collector().await;
+    let hosts = collector.get("/api/v1/hosts?limit=1&status=degraded").await;
+    let id = hosts["items"][0]["id"].as_str().unwrap();
+    let job = json!({ "paths": pages(id), "fleet": "sample" });
+    play(&collector, "every", job).await;
 }
