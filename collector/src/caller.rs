@@ -1,13 +1,12 @@
 //! Who calls the operators' listener, as the guard before each route found out, and what that allows.
 
 use std::net::IpAddr;
-
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::api::{idempotency, requests};
 use crate::audit::{Actor, ActorKind};
-use crate::roles::{Access, Role, Route, Scope};
+use crate::roles::{Access, Role, Route, Scope, routes};
 
 /// Who proved who they are within this may do what matters most.
 pub const STEP_UP: Duration = Duration::minutes(10);
@@ -50,6 +49,12 @@ impl Caller {
                 by_scope || self.role.is_some_and(|role| role >= needed)
             }
         }
+    }
+
+    /// Whether the table lets this caller through to the route of that method and path, as it stands in the table.
+    pub fn may_call(&self, method: &str, path: &str) -> bool {
+        let mut routes = routes().iter();
+        routes.any(|route| route.method == method && route.path == path && self.may(route))
     }
 
     /// Whether what was proved is old. Tokens and trusted proxies prove it with every request.

@@ -29,5 +29,6 @@ pub mod secret;
 pub mod server;
 pub mod starting;
 pub mod store;
+pub mod timeline;
 pub mod traces;
 pub mod web;

@@ -178,6 +178,7 @@ fn operation(item: PathItem) -> Option<(Method, Operation)> {
 
 static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
     let mut table = pages();
+    table.extend(host_page());
     table.extend(settings());
     table.extend(administered());
     table.extend(hosts());
@@ -199,7 +200,7 @@ const ADMIN: Access = Access::Role(Role::Admin);
 /// For people with a browser, and for machines that look after the collector.
 fn pages() -> Vec<Route> {
     use Method as M;
-    use web::{conflicts, docs, host, hosts, inventory, kit, login, oidc, setup, step_up, theme};
+    use web::{conflicts, docs, hosts, inventory, kit, login, oidc, setup, step_up, theme};
     vec![
         Route::page(PUBLIC, M::GET, "/health", get(api::health::health)),
         Route::page(PUBLIC, M::GET, "/health/live", get(api::health::live)),
@@ -221,15 +222,8 @@ fn pages() -> Vec<Route> {
         Route::page(PUBLIC, M::GET, "/static/{file}", get(web::assets::file)),
         Route::page(VIEWER, M::GET, "/", get(hosts::home)),
         Route::page(VIEWER, M::GET, "/hosts", get(hosts::page)),
-        Route::page(VIEWER, M::GET, "/hosts/{id}", get(host::page)),
         Route::page(VIEWER, M::GET, "/inventory", get(inventory::page)),
         Route::page(OPERATOR, M::POST, "/inventory/sync", post(inventory::sync)),
-        Route::page(
-            OPERATOR,
-            M::POST,
-            "/hosts/{id}/refresh",
-            post(host::refresh),
-        ),
         Route::page(
             OPERATOR,
             M::POST,
@@ -242,6 +236,27 @@ fn pages() -> Vec<Route> {
             "/hosts/{id}/conflicts/{conflict}/drop",
             post(conflicts::drop_clone),
         ),
+    ]
+}
+
+/// A host's page, and its buttons.
+fn host_page() -> Vec<Route> {
+    use Method as M;
+    use web::host::{self, act, facts};
+    let button = |access, path: &str, handler| Route::page(access, M::POST, path, handler);
+    vec![
+        Route::page(VIEWER, M::GET, "/hosts/{id}", get(host::page)),
+        Route::page(VIEWER, M::GET, "/hosts/{id}/state", get(host::state)),
+        Route::page(VIEWER, M::GET, "/hosts/{id}/facts", get(facts::page)),
+        button(OPERATOR, "/hosts/{id}/refresh", post(act::refresh)),
+        button(OPERATOR, "/hosts/{id}/renew", post(act::renew)),
+        button(OPERATOR, "/hosts/{id}/edit", post(act::edit)),
+        button(OPERATOR, "/hosts/{id}/tasks", post(act::task)),
+        button(LEAD, "/hosts/{id}/retire", post(act::retire)),
+        button(LEAD, "/hosts/{id}/unretire", post(act::unretire)),
+        button(LEAD, "/hosts/{id}/merge", post(act::merge)),
+        button(ADMIN, "/hosts/{id}/revoke", post(act::revoke)).step_up(),
+        button(ADMIN, "/hosts/{id}/delete", post(act::delete)).step_up(),
     ]
 }
 
@@ -315,6 +330,9 @@ fn hosts() -> Vec<Route> {
         api(VIEWER, routes!(hosts::reported::facts)),
         api(VIEWER, routes!(hosts::reported::events)),
         api(VIEWER, routes!(hosts::reported::gaps)),
+        api(VIEWER, routes!(hosts::facts::history)),
+        api(VIEWER, routes!(hosts::metrics::metrics)),
+        api(VIEWER, routes!(hosts::timeline::timeline)),
         api(ADMIN, routes!(hosts::reported::revoke)).step_up(),
         api(VIEWER, routes!(commands::list)),
         api(OPERATOR, routes!(commands::create)),

@@ -2,6 +2,7 @@
 //! what was written: `POST /api/v1/audit/verify`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Extension, State};
@@ -31,7 +32,7 @@ const TURN: Duration = Duration::from_secs(5);
 /// What a person waits for.
 const BOUNDS: Bounds = Bounds {
     rows: 100_000,
-    time: std::time::Duration::from_secs(10),
+    time: Duration::from_secs(10),
 };
 /// Of the CSV.
 const COLUMNS: [&str; 13] = [

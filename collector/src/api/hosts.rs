@@ -3,12 +3,15 @@
 pub mod bulk;
 pub mod edit;
 pub mod export;
+pub mod facts;
 pub mod fields;
 pub mod list;
+pub mod metrics;
 pub mod query;
 pub mod reported;
 pub mod retire;
 pub mod rules;
+pub mod timeline;
 
 use std::sync::Arc;
 

@@ -138,3 +138,112 @@ pub async fn list(connection: &mut PgConnection, host: HostId) -> sqlx::Result<V
     .fetch_all(connection)
     .await
 }
+
+/// A fact as it is listed: without its body where that is long.
+#[derive(Clone, Debug)]
+pub struct ShortFact {
+    pub key: String,
+    pub body: Option<serde_json::Value>,
+    /// The beginning of a long body, as text.
+    pub start: Option<String>,
+    pub changed_at: OffsetDateTime,
+    /// How often it changed since it was told first, counted up to 100.
+    pub change_count: i64,
+}
+
+/// Facts of a host by key: all, or those with `text` in key or body; bodies up to `most_bytes` whole.
+pub async fn search(
+    connection: &mut PgConnection,
+    host: HostId,
+    text: Option<&str>,
+    most_bytes: i32,
+    limit: i64,
+) -> sqlx::Result<Vec<ShortFact>> {
+    sqlx::query_as!(
+        ShortFact,
+        r#"select key, case when octet_length(body::text) <= $3 then body end as body,
+             case when octet_length(body::text) > $3 then left(body::text, $3) end as start, changed_at,
+             (select count(*) from (select from fact_changes c
+                                    where c.host_id = f.host_id and c.key = f.key and c.old_body is not null
+                                    limit 100) as counted) as "change_count!"
+         from facts f
+         where host_id = $1
+           and ($2::text is null or strpos(lower(key), lower($2)) > 0 or strpos(lower(body::text), lower($2)) > 0)
+         order by key limit $4"#,
+        host.0,
+        text,
+        most_bytes,
+        limit,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// One fact of a host.
+pub async fn find(
+    connection: &mut PgConnection,
+    host: HostId,
+    key: &str,
+) -> sqlx::Result<Option<FactRow>> {
+    sqlx::query_as!(
+        FactRow,
+        "select key, body, changed_at from facts where host_id = $1 and key = $2",
+        host.0,
+        key,
+    )
+    .fetch_optional(connection)
+    .await
+}
+
+/// What a fact was and what it became.
+#[derive(Clone, Debug)]
+pub struct ChangeRow {
+    pub changed_at: OffsetDateTime,
+    pub was_there: bool,
+    pub is_there: bool,
+    /// Null where there was nothing, or something of over 64 KiB.
+    pub was: Option<serde_json::Value>,
+    pub is: Option<serde_json::Value>,
+    pub is_cut: bool,
+}
+
+/// Changes of one fact of a host before `before`, newest first.
+pub async fn list_changes(
+    connection: &mut PgConnection,
+    host: HostId,
+    key: &str,
+    before: Option<OffsetDateTime>,
+    limit: i64,
+) -> sqlx::Result<Vec<ChangeRow>> {
+    sqlx::query_as!(
+        ChangeRow,
+        r#"select changed_at, old_body is not null as "was_there!", new_body is not null as "is_there!",
+             case when octet_length(old_body::text) <= 65536 then old_body end as was,
+             case when octet_length(new_body::text) <= 65536 then new_body end as is,
+             greatest(octet_length(old_body::text), octet_length(new_body::text)) > 65536 as "is_cut!"
+         from fact_changes
+         where host_id = $1 and key = $2 and ($3::timestamptz is null or changed_at < $3)
+         order by changed_at desc limit $4"#,
+        host.0,
+        key,
+        before,
+        limit,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// How often a fact of a host changed.
+pub async fn count_changes(
+    connection: &mut PgConnection,
+    host: HostId,
+    key: &str,
+) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(
+        r#"select count(*) as "count!" from fact_changes where host_id = $1 and key = $2"#,
+        host.0,
+        key,
+    )
+    .fetch_one(connection)
+    .await
+}

@@ -219,3 +219,14 @@ pub async fn update_counts(connection: &mut PgConnection, host: HostId) -> sqlx:
     .await?;
     Ok(done.rows_affected())
 }
+
+/// The host from which the rows of a hidden host were set apart.
+pub async fn find_original(
+    connection: &mut PgConnection,
+    hidden: HostId,
+) -> sqlx::Result<Option<Uuid>> {
+    let found = sqlx::query_scalar!("select conflict_of from hosts where host_id = $1", hidden.0)
+        .fetch_optional(connection)
+        .await?;
+    Ok(found.flatten())
+}

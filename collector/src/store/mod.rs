@@ -37,11 +37,13 @@ pub mod probes;
 pub mod rollups;
 pub mod sample_hosts;
 pub mod schema;
+pub mod series;
 pub mod sessions;
 pub mod set_apart;
 pub mod setup_links;
 pub mod system;
 pub mod tasks;
+pub mod timeline;
 pub mod user_identities;
 pub mod users;
 

@@ -15,7 +15,6 @@ use crate::api::requests;
 use crate::app::App;
 use crate::caller::Caller;
 use crate::login::session;
-use crate::roles;
 use crate::web::{assets, words};
 
 /// Keeps the reader's theme.
@@ -100,10 +99,7 @@ impl Frame {
     /// Whether the reader's role allows this route of the table.
     pub fn may(&self, method: &str, path: &str) -> bool {
         let caller = self.caller.as_ref();
-        let mut routes = roles::routes().iter();
-        routes
-            .find(|route| route.method == method && route.path == path)
-            .is_some_and(|route| caller.is_some_and(|caller| caller.may(route)))
+        caller.is_some_and(|caller| caller.may_call(method, path))
     }
 
     /// Whether the page is for somebody who is logged in.

@@ -16,6 +16,7 @@ pub mod kit;
 pub mod login;
 pub mod oidc;
 pub mod password;
+pub mod plain;
 pub mod search;
 pub mod settings;
 pub mod setup;

@@ -4,8 +4,11 @@ mod bulk;
 mod edit;
 mod export;
 mod list;
+mod page;
 mod retire;
 mod search;
+mod series;
+mod timeline;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -119,7 +122,7 @@ fn json(response: &Response<Bytes>) -> Value {
 }
 
 /// A host without an agent, by its name.
-async fn made(collector: &Collector, body: Value) -> Value {
+pub(crate) async fn made(collector: &Collector, body: Value) -> Value {
     let (status, host) = collector
         .api(Method::POST, "/api/v1/hosts", &body.to_string())
         .await;
@@ -144,7 +147,7 @@ pub(crate) async fn say(collector: &Collector, host: &Host, version: u64, key: &
     host.send(collector, &batch).await.unwrap();
 }
 
-fn tree(value: &Value) -> rmpv::Value {
+pub(crate) fn tree(value: &Value) -> rmpv::Value {
     match value {
         Value::Null => rmpv::Value::Nil,
         Value::Bool(value) => (*value).into(),

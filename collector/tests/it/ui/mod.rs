@@ -2,6 +2,7 @@
 //! and what their answers say to a browser.
 
 mod answers;
+mod host;
 mod hostile;
 
 use http::Method;

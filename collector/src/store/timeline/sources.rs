@@ -1,0 +1,153 @@
+//! The tables that tell of hosts. One more is a constant here, its name in [`ALL`], and its words in
+//! `collector/src/timeline/words.rs`.
+//!
+//! Each statement finds a host's rows in order of time by an index; a test reads their plans.
+
+use super::Source;
+
+/// All of them.
+pub const ALL: [&Source; 11] = [
+    &EVENTS, &GAPS, &REFUSED, &DOWNTIMES, &FACTS, &COMMANDS, &TASKS, &ISSUED, &REVOKED, &DROPPED,
+    &AUDIT,
+];
+
+/// What agents and the collector itself reported.
+pub const EVENTS: Source = Source {
+    name: "event",
+    kinds: &["state", "event", "conflict", "command", "certificate"],
+    select: "at, null::timestamptz as until, received_at, kind as what, null::text as by,
+        case when pg_column_size(body) > 16384 then null
+             when octet_length(body::text) > 16384 then null else body end as body,
+        case when pg_column_size(body) > 16384 then true
+             else octet_length(body::text) > 16384 end as is_cut
+        from events where host_id = $1",
+    at: "at",
+    id: "lpad(event_id::text, 19, '0')",
+};
+
+/// Records that will never come.
+const GAPS: Source = Source {
+    name: "gap",
+    kinds: &["gap"],
+    select: "received_at as at, null::timestamptz as until, null::timestamptz as received_at, reason as what,
+        null::text as by, jsonb_build_object('class', class, 'stream', stream, 'from_seq', from_seq, 'to_seq', to_seq)
+        as body, false as is_cut
+        from gaps where host_id = $1",
+    at: "gaps.received_at",
+    id: "stream || ':' || class || ':' || lpad(from_seq::text, 20, '0')",
+};
+
+/// Records that came and could not be stored as what they are.
+const REFUSED: Source = Source {
+    name: "refused",
+    kinds: &["gap"],
+    select: "received_at as at, null::timestamptz as until, null::timestamptz as received_at, kind as what,
+        null::text as by, jsonb_build_object('class', class, 'stream', stream, 'seq', seq, 'error', left(error, 2000),
+            'bytes', octet_length(body)) as body, false as is_cut
+        from dead_letters where host_id = $1",
+    at: "dead_letters.received_at",
+    id: "stream || ':' || class || ':' || lpad(seq::text, 20, '0')",
+};
+
+/// Times in which nobody listened, while the host was known.
+const DOWNTIMES: Source = Source {
+    name: "downtime",
+    kinds: &["downtime"],
+    select: "from_at as at, to_at as until, null::timestamptz as received_at, 'collector' as what, null::text as by,
+        null::jsonb as body, false as is_cut
+        from collector_downtimes where to_at > (select created_at from hosts where host_id = $1)",
+    at: "from_at",
+    id: "''",
+};
+
+/// What became of facts.
+const FACTS: Source = Source {
+    name: "fact",
+    kinds: &["fact"],
+    select: "changed_at as at, null::timestamptz as until, null::timestamptz as received_at, key as what,
+        null::text as by,
+        jsonb_build_object('was_there', old_body is not null, 'is_there', new_body is not null,
+            'was', case when pg_column_size(old_body) > 8192 then null
+                        when octet_length(old_body::text) > 16384 then null else old_body end,
+            'is', case when pg_column_size(new_body) > 8192 then null
+                       when octet_length(new_body::text) > 16384 then null else new_body end) as body,
+        case when greatest(pg_column_size(old_body), pg_column_size(new_body)) > 8192 then true
+             else coalesce(greatest(octet_length(old_body::text), octet_length(new_body::text)) > 16384, false)
+        end as is_cut
+        from fact_changes where host_id = $1",
+    at: "changed_at",
+    id: "key",
+};
+
+/// What the agent was asked to do.
+const COMMANDS: Source = Source {
+    name: "command",
+    kinds: &["command"],
+    select: "created_at as at, null::timestamptz as until, null::timestamptz as received_at, action as what,
+        created_by as by, jsonb_build_object('target', target, 'outcome', outcome, 'detail', left(detail, 2000),
+            'expires_at', extract(epoch from expires_at)::bigint, 'is_sent', sent_at is not null,
+            'is_confirmed', confirmed_at is not null) as body, false as is_cut
+        from commands where host_id = $1",
+    at: "created_at",
+    id: "command_id",
+};
+
+/// What operators wrote down.
+const TASKS: Source = Source {
+    name: "task",
+    kinds: &["task"],
+    select: "at, null::timestamptz as until, null::timestamptz as received_at, title as what, created_by as by,
+        jsonb_build_object('kind', kind, 'status', status, 'notes', left(notes, 2000)) as body, false as is_cut
+        from tasks where host_id = $1",
+    at: "at",
+    id: "task_id",
+};
+
+/// Certificates that were made for it.
+const ISSUED: Source = Source {
+    name: "issued",
+    kinds: &["certificate"],
+    select: "issued_at as at, null::timestamptz as until, null::timestamptz as received_at, 'issued' as what,
+        null::text as by, jsonb_build_object('serial', encode(serial, 'hex'),
+            'not_after', extract(epoch from not_after)::bigint, 'token_id', token_id) as body, false as is_cut
+        from agent_certs where host_id = $1",
+    at: "issued_at",
+    id: "encode(serial, 'hex')",
+};
+
+/// Those that were revoked: few, for a host has few and those that ended are deleted.
+const REVOKED: Source = Source {
+    name: "revoked",
+    kinds: &["certificate"],
+    select: "revoked_at as at, null::timestamptz as until, null::timestamptz as received_at, 'revoked' as what,
+        revoked_by as by, jsonb_build_object('serial', encode(serial, 'hex'), 'reason', left(revoked_reason, 2000))
+        as body, false as is_cut
+        from agent_certs where host_id = $1 and revoked_at is not null",
+    at: "revoked_at",
+    id: "encode(serial, 'hex')",
+};
+
+/// Machines that reported as this host and are refused since.
+const DROPPED: Source = Source {
+    name: "dropped",
+    kinds: &["conflict"],
+    select: "resolved_at as at, null::timestamptz as until, null::timestamptz as received_at, 'dropped' as what,
+        resolved_by as by, jsonb_build_object('conflict', conflict_id, 'hidden_host', hidden_host_id,
+            'address', host(clone_address)) as body, false as is_cut
+        from host_conflicts where host_id = $1 and state = 'dropped'",
+    at: "resolved_at",
+    id: "conflict_id",
+};
+
+/// Who changed what of it. Tasks are told by themselves.
+pub const AUDIT: Source = Source {
+    name: "audit",
+    kinds: &["audit"],
+    select: "at, null::timestamptz as until, null::timestamptz as received_at, action as what, actor_name as by,
+        case when coalesce(octet_length(before::text), 0) + coalesce(octet_length(after::text), 0) > 16384 then null
+             else jsonb_build_object('actor_kind', actor_kind, 'before', before, 'after', after) end as body,
+        coalesce(octet_length(before::text), 0) + coalesce(octet_length(after::text), 0) > 16384 as is_cut
+        from audit_log where subject_kind = 'host' and subject_id = $1::text and action <> 'task.create'",
+    at: "at",
+    id: "lpad(audit_id::text, 19, '0')",
+};
