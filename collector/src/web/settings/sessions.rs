@@ -30,10 +30,6 @@ impl SessionsPage {
         self.this == Some(row.session_id)
     }
 
-    fn browser(user_agent: &str) -> String {
-        browser(user_agent)
-    }
-
     fn is_of_others(&self) -> bool {
         self.sessions.iter().any(|row| row.name != self.reader)
     }
