@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::condition::Condition;
 use crate::config::Config;
 use crate::jobs::liveness::Silence;
+use crate::live::Live;
 use crate::login::fixed_token::FixedTokens;
 use crate::login::oidc::provider::Provider;
 use crate::login::proxy::TrustedProxy;
@@ -63,6 +64,8 @@ pub struct App {
     pub policy: watch::Sender<Policy>,
     /// When no collector was alive, to judge silence by.
     pub silence: Silence,
+    /// Who watches hosts on open pages.
+    pub live: Arc<Live>,
 }
 
 impl App {
@@ -109,6 +112,7 @@ impl App {
             verifying: Semaphore::new(1),
             policy,
             silence,
+            live: Arc::default(),
         })
     }
 }

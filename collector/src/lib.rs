@@ -19,6 +19,7 @@ pub mod fetch;
 pub mod http;
 pub mod inventory;
 pub mod jobs;
+pub mod live;
 pub mod login;
 pub mod metrics;
 pub mod postgres;

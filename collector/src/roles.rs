@@ -178,6 +178,7 @@ fn operation(item: PathItem) -> Option<(Method, Operation)> {
 
 static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
     let mut table = pages();
+    table.extend(fleet_pages());
     table.extend(host_page());
     table.extend(settings());
     table.extend(administered());
@@ -200,7 +201,7 @@ const ADMIN: Access = Access::Role(Role::Admin);
 /// For people with a browser, and for machines that look after the collector.
 fn pages() -> Vec<Route> {
     use Method as M;
-    use web::{conflicts, docs, hosts, inventory, kit, login, oidc, setup, step_up, theme};
+    use web::{conflicts, docs, inventory, kit, login, oidc, setup, step_up, theme};
     vec![
         Route::page(PUBLIC, M::GET, "/health", get(api::health::health)),
         Route::page(PUBLIC, M::GET, "/health/live", get(api::health::live)),
@@ -220,8 +221,6 @@ fn pages() -> Vec<Route> {
         Route::page(PUBLIC, M::GET, "/login/oidc", get(oidc::begin)),
         Route::page(PUBLIC, M::GET, CALLBACK, get(oidc::callback)),
         Route::page(PUBLIC, M::GET, "/static/{file}", get(web::assets::file)),
-        Route::page(VIEWER, M::GET, "/", get(hosts::home)),
-        Route::page(VIEWER, M::GET, "/hosts", get(hosts::page)),
         Route::page(VIEWER, M::GET, "/inventory", get(inventory::page)),
         Route::page(OPERATOR, M::POST, "/inventory/sync", post(inventory::sync)),
         Route::page(
@@ -236,6 +235,24 @@ fn pages() -> Vec<Route> {
             "/hosts/{id}/conflicts/{conflict}/drop",
             post(conflicts::drop_clone),
         ),
+    ]
+}
+
+/// Of the fleet as a whole.
+fn fleet_pages() -> Vec<Route> {
+    use Method as M;
+    use web::hosts::{self, bulk, first, views};
+    use web::{live, overview};
+    let (token, delete) = ("/hosts/first-token", "/hosts/views/{id}/delete");
+    vec![
+        Route::page(VIEWER, M::GET, "/", get(overview::page)),
+        Route::page(VIEWER, M::GET, "/hosts", get(hosts::page)),
+        Route::page(OPERATOR, M::POST, "/hosts/bulk", post(bulk::submit)),
+        Route::page(VIEWER, M::POST, "/hosts/views", post(views::save)),
+        Route::page(VIEWER, M::POST, delete, post(views::delete)),
+        Route::page(VIEWER, M::POST, "/hosts/steps", post(first::dismiss)),
+        Route::page(ADMIN, M::POST, token, post(first::token)).step_up(),
+        Route::page(VIEWER, M::GET, "/live/hosts", get(live::hosts)),
     ]
 }
 
@@ -315,7 +332,7 @@ fn administered() -> Vec<Route> {
 }
 
 fn hosts() -> Vec<Route> {
-    use api::{commands, conflicts, hosts, inventory, tasks};
+    use api::{commands, conflicts, hosts, inventory, overview, tasks, views};
     vec![
         api(VIEWER, routes!(hosts::list::list)),
         api(OPERATOR, routes!(hosts::edit::create)),
@@ -348,6 +365,10 @@ fn hosts() -> Vec<Route> {
         api(VIEWER, routes!(tasks::get)),
         api(OPERATOR, routes!(tasks::update)),
         api(ADMIN, routes!(tasks::delete)).step_up(),
+        api(VIEWER, routes!(overview::get)),
+        api(VIEWER, routes!(views::list)),
+        api(VIEWER, routes!(views::create)),
+        api(VIEWER, routes!(views::delete)),
     ]
 }
 

@@ -17,3 +17,4 @@ pub mod report;
 pub mod rounds;
 pub mod sender;
 pub mod subject;
+pub mod ui;

@@ -2,6 +2,7 @@
 //! what was written: `POST /api/v1/audit/verify`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Extension, State};
@@ -26,10 +27,12 @@ use crate::store::audit_log::{self, Entry, Filter};
 
 /// Rows of an export that are read at once.
 const EXPORT_ROWS: i64 = 500;
+/// Waited for while the log is verified for somebody else.
+const TURN: Duration = Duration::from_secs(5);
 /// What a person waits for.
 const BOUNDS: Bounds = Bounds {
     rows: 100_000,
-    time: std::time::Duration::from_secs(10),
+    time: Duration::from_secs(10),
 };
 /// Of the CSV.
 const COLUMNS: [&str; 13] = [
@@ -241,7 +244,7 @@ pub async fn verify(
 
 /// Verifies, for pages too; one at a time.
 pub async fn verified(app: &App, caller: &Caller) -> Result<Verified, Problem> {
-    let Ok(_turn) = app.verifying.try_acquire() else {
+    let Ok(Ok(_turn)) = tokio::time::timeout(TURN, app.verifying.acquire()).await else {
         return Err(Problem::unavailable(
             "the log is being verified just now; try again",
         ));

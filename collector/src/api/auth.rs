@@ -24,6 +24,9 @@ use crate::roles::{Access, Role, Route};
 use utoipa::openapi::RefOr;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 
+/// Streams below this are asked for by pages, not by people: they are no use of a session.
+const LIVE: &str = "/live/";
+
 /// Why a person was sent elsewhere; left in the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
@@ -67,6 +70,9 @@ async fn guarded(
     next: Next,
 ) -> Result<Response, Problem> {
     let claim = guard.app.proxy.take(&mut request);
+    if guard.route.path.starts_with(LIVE) {
+        session::mark_unattended(request.headers_mut());
+    }
     csrf::same_origin(request.method(), request.headers())?;
     if guard.route.access == Access::Public {
         return Ok(next.run(request).await);
@@ -234,6 +240,15 @@ async fn caller(
             must_change_password: held.must_change_password,
         }),
     }))
+}
+
+/// Who a stream's client is by now, by the headers that it came with; not by what a proxy says.
+pub async fn again(
+    app: &App,
+    headers: &HeaderMap,
+    client: &Client,
+) -> Result<Option<Caller>, Problem> {
+    caller(app, headers, None, client).await
 }
 
 /// The caller that a token of either kind names.

@@ -7,6 +7,7 @@ pub mod audit;
 pub mod ca;
 pub mod ca_log;
 pub mod commands;
+pub mod fleet_counts;
 pub mod fleet_metrics;
 mod leader;
 pub mod liveness;
@@ -31,6 +32,7 @@ use crate::api::idempotency;
 use crate::app::{App, policy_version};
 use crate::inventory;
 use crate::login;
+use crate::store::saved_views;
 use run::{Done, Job, Task, Work};
 
 /// The time limit of most.
@@ -103,6 +105,7 @@ fn of_the_leader() -> Vec<Job> {
         fleets("rollup", seconds(60), |app, connection| {
             Box::pin(rollup::run(app, connection))
         }),
+        fleets("fleet_counts", seconds(300), fleet_counts::run),
         fleets("sample", seconds(30), sample::run),
         fleets("logins", seconds(600), |app, connection| {
             Box::pin(sweep_logins(app, connection))
@@ -182,5 +185,6 @@ async fn sweep_logins(app: &Arc<App>, connection: &mut PgConnection) -> anyhow::
     login::oidc::sweep(connection, app.clock.now()).await?;
     login::lockout::sweep(connection, app.clock.now()).await?;
     idempotency::sweep(connection, app.clock.now()).await?;
+    saved_views::delete_orphans(connection).await?;
     Ok(Done::Whole)
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::Request;
-use http::HeaderMap;
 use http::header::USER_AGENT;
+use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
@@ -54,6 +54,14 @@ pub struct Client {
 }
 
 impl Client {
+    /// One that says nothing of itself.
+    pub fn local(address: IpAddr) -> Self {
+        Self {
+            address,
+            user_agent: String::new(),
+        }
+    }
+
     /// Reads it off a request of the operators' listener.
     pub fn of(app: &App, request: &Request) -> Self {
         let peer = request.extensions().get::<Arc<Peer>>();
@@ -204,6 +212,11 @@ pub async fn find(app: &App, headers: &HeaderMap, client: &Client) -> sqlx::Resu
     Ok(found)
 }
 
+/// Marks a request that a page makes by itself, where the browser can't say so.
+pub fn mark_unattended(headers: &mut HeaderMap) {
+    headers.insert(UNATTENDED, HeaderValue::from_static("1"));
+}
+
 /// What the session's forms have to say.
 pub fn csrf(app: &App, headers: &HeaderMap) -> String {
     secret_of(app, headers).map_or_else(String::new, csrf::token)
@@ -261,8 +274,6 @@ pub fn cookie_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn forwarded(peer: &str, lines: &[&'static str]) -> String {

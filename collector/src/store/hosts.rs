@@ -2,9 +2,11 @@
 
 pub mod edit;
 pub mod erase;
+pub mod facets;
 pub mod filter;
 pub mod list;
 pub mod merge;
+pub mod watch;
 
 use infratrack_shared::ids::HostId;
 use sqlx::PgConnection;

@@ -66,6 +66,11 @@ pub fn utc(at: &OffsetDateTime) -> String {
         .unwrap_or_default()
 }
 
+/// The day, in UTC.
+pub fn day(at: &OffsetDateTime) -> String {
+    at.date().to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

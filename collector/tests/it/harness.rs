@@ -175,6 +175,11 @@ impl Collector {
             .unwrap();
         tokio::spawn(connection);
         let (head, body) = sender.send_request(request).await.unwrap().into_parts();
+        // A stream has no end to wait for.
+        let content_type = head.headers.get("content-type");
+        if content_type.is_some_and(|kind| kind == "text/event-stream") {
+            return Response::from_parts(head, Bytes::new());
+        }
         Response::from_parts(head, body.collect().await.unwrap().to_bytes())
     }
 

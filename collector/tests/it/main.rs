@@ -8,6 +8,7 @@ mod audit;
 mod audited;
 mod canary;
 mod demo;
+mod fleet;
 mod harness;
 mod health;
 mod hosts;

@@ -158,6 +158,7 @@ export const flows = {
       await t.page.keyboard.press('Control+k');
       const field = t.page.getByRole('combobox', { name: 'Hosts, pages, actions' });
       await field.fill('audit');
+      await t.page.getByRole('option', { name: /Overview/ }).waitFor({ state: 'hidden' });
       await t.page.getByRole('option', { name: /Audit log/ }).first().waitFor();
       await t.look('palette');
       await field.press('ArrowDown');

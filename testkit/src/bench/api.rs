@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use infratrack_collector::api::hosts::query::HostsQuery;
@@ -259,7 +260,8 @@ pub struct Client {
 }
 
 impl Client {
-    async fn connect(address: SocketAddr, token: String) -> anyhow::Result<Self> {
+    /// Connects with an API token.
+    pub async fn connect(address: SocketAddr, token: String) -> anyhow::Result<Self> {
         let sender = Self::open(address).await?;
         Ok(Self {
             address,
@@ -285,7 +287,26 @@ impl Client {
             .with_context(|| format!("GET {path}"))
     }
 
-    async fn ask(&mut self, path: &str) -> anyhow::Result<Bytes> {
+    /// How long an answer that is 200 takes to begin, and its body.
+    pub async fn first_byte(&mut self, path: &str) -> anyhow::Result<(Duration, Bytes)> {
+        let begun = Instant::now();
+        let response = self.send(path).await?;
+        let took = begun.elapsed();
+        let status = response.status();
+        let body = response.into_body().collect().await?.to_bytes();
+        anyhow::ensure!(status == StatusCode::OK, "{path}: {status}");
+        Ok((took, body))
+    }
+
+    /// The status of an answer.
+    pub async fn status(&mut self, path: &str) -> anyhow::Result<StatusCode> {
+        let response = self.send(path).await?;
+        let status = response.status();
+        response.into_body().collect().await?;
+        Ok(status)
+    }
+
+    async fn send(&mut self, path: &str) -> anyhow::Result<Response<Incoming>> {
         if self.sender.ready().await.is_err() {
             self.sender = Self::open(self.address).await?;
         }
@@ -293,7 +314,11 @@ impl Client {
             .header(header::HOST, self.address.to_string())
             .header("x-api-token", &self.token)
             .body(Empty::new())?;
-        let response = self.sender.send_request(request).await?;
+        Ok(self.sender.send_request(request).await?)
+    }
+
+    async fn ask(&mut self, path: &str) -> anyhow::Result<Bytes> {
+        let response = self.send(path).await?;
         let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();
         anyhow::ensure!(

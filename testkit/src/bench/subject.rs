@@ -28,6 +28,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub struct Subject {
     pub process: Process,
     pub agents: SocketAddr,
+    pub operators: SocketAddr,
     pub ca_dir: PathBuf,
     pub postmaster: u32,
     pub own: PgConnectOptions,
@@ -60,6 +61,7 @@ impl Subject {
         Ok(Self {
             process,
             agents: config.agents.listen,
+            operators: config.operators.listen,
             ca_dir: config.data_dir.join("ca"),
             postmaster,
             own,
@@ -89,6 +91,9 @@ fn config(dir: &Path) -> anyhow::Result<Config> {
     config.ingest.host_batches_per_second = 1_000_000;
     config.ingest.host_batches_burst = 1_000_000;
     config.ingest.queue_requests = 8192;
+    // One client asks as fast as it is answered.
+    config.operators.requests_per_second = 1_000_000;
+    config.operators.requests_burst = 1_000_000;
     Ok(config)
 }
 

@@ -1,5 +1,5 @@
 //! `infratrack-bench`: measures ingest against its baselines, which run in turns with it, and the API over a loaded
-//! fleet. See `bench::ingest` and `bench::api`.
+//! fleet, and its pages. See `bench::ingest`, `bench::api` and `bench::ui`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use infratrack_collector::clock::Clock;
-use infratrack_testkit::bench::{api, document, front, ingest, report};
+use infratrack_testkit::bench::{api, document, front, ingest, report, ui};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 #[derive(Debug, Parser)]
@@ -22,6 +22,8 @@ enum Command {
     Ingest(Ingest),
     /// Measures the API over fleets with a past
     Api(Api),
+    /// Measures pages, and the live stream, over a fleet
+    Ui(Ui),
     /// The bare front end
     #[command(hide = true)]
     Front {
@@ -71,6 +73,24 @@ struct Api {
     document: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+struct Ui {
+    #[arg(long, default_value_t = 10_000)]
+    hosts: i32,
+    /// Requests of each page
+    #[arg(long, default_value_t = 100)]
+    requests: usize,
+    /// Clients of the live stream
+    #[arg(long, default_value_t = 200)]
+    clients: usize,
+    /// How long they are measured; shorter ones are for development
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// The document whose section `ui` is written; none: it is printed
+    #[arg(long)]
+    document: Option<PathBuf>,
+}
+
 fn main() -> ExitCode {
     match start() {
         Ok(()) => ExitCode::SUCCESS,
@@ -89,6 +109,7 @@ fn start() -> anyhow::Result<()> {
         Command::Front { ca_dir } => tokio::runtime::Runtime::new()?
             .block_on(front::serve(&ca_dir, |address| print(&address.to_string()))),
         Command::Api(arguments) => tokio::runtime::Runtime::new()?.block_on(measure_api(arguments)),
+        Command::Ui(arguments) => tokio::runtime::Runtime::new()?.block_on(measure_ui(arguments)),
         // The generator is one thread: what it takes is not spent on handing work around.
         Command::Ingest(arguments) => tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -145,6 +166,25 @@ async fn measure_api(arguments: Api) -> anyhow::Result<()> {
     print(&text);
     if let Some(path) = arguments.document {
         document::write_section(&path, "api", &text)?;
+    }
+    Ok(())
+}
+
+async fn measure_ui(arguments: Ui) -> anyhow::Result<()> {
+    let options = ui::Options {
+        hosts: arguments.hosts,
+        requests: arguments.requests,
+        clients: arguments.clients,
+        lasts: Duration::from_secs(arguments.seconds),
+    };
+    let results = ui::run(options, say).await?;
+    let date = Clock::system().now().date().to_string();
+    let command: Vec<String> = std::env::args().skip(1).collect();
+    let command = format!("infratrack-bench {}", command.join(" "));
+    let text = ui::report::text(&results, &date, &command)?;
+    print(&text);
+    if let Some(path) = arguments.document {
+        document::write_section(&path, "ui", &text)?;
     }
     Ok(())
 }

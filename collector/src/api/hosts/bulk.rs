@@ -45,6 +45,8 @@ pub struct Bulk {
     pub dry_run: bool,
     /// Where another number of hosts match, nothing is done.
     pub expected_total: Option<usize>,
+    /// Where other hosts match than those of the `digest` that a dry run answered, nothing is done.
+    pub expected_digest: Option<String>,
 }
 
 /// What to do; all of it.
@@ -75,6 +77,8 @@ pub struct BulkSet {
 pub struct BulkDone {
     pub dry_run: bool,
     pub matched: usize,
+    /// Over the ids of those that matched: another where other hosts do.
+    pub digest: String,
     pub changed: usize,
     /// Those that were as they are to be.
     pub unchanged: usize,
@@ -161,9 +165,19 @@ pub async fn bulk(
         let detail = format!("{} hosts match; nothing was changed", ids.len());
         return Err(Problem::conflict("total_differs", detail));
     }
+    let digest = digest(&ids);
+    if body
+        .expected_digest
+        .as_ref()
+        .is_some_and(|expected| *expected != digest)
+    {
+        let detail = "other hosts match than before; nothing was changed";
+        return Err(Problem::conflict("hosts_differ", detail));
+    }
     let mut done = BulkDone {
         dry_run: body.dry_run,
         matched: ids.len(),
+        digest,
         ..BulkDone::default()
     };
     let mut chunks = ids.chunks(CHUNK);
@@ -249,6 +263,15 @@ impl BulkAction {
         }
         Ok(())
     }
+}
+
+/// The same for the same hosts, which are sorted.
+fn digest(ids: &[Uuid]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for id in ids {
+        hasher.update(id.as_bytes());
+    }
+    hex::encode(hasher.finalize().as_bytes().get(..16).unwrap_or_default())
 }
 
 fn filter(query: &HostsQuery) -> Result<Filter, Problem> {

@@ -167,22 +167,25 @@ fn csv(hosts: &[Host], fields: &Fields, with_header: bool) -> anyhow::Result<Vec
 }
 
 /// A value as text. Whatever a spreadsheet would take for a formula begins with an apostrophe
-/// (OWASP, "CSV Injection").
+/// (OWASP, "CSV Injection"); each part of a list too, for where lists are split at semicolons cells may be.
 pub fn cell(value: &Value) -> String {
-    let text = match value {
-        Value::Null => return String::new(),
-        Value::Number(_) | Value::Bool(_) => return value.to_string(),
-        Value::String(text) => text.clone(),
+    match value {
+        Value::Null => String::new(),
+        Value::Number(_) | Value::Bool(_) => value.to_string(),
+        Value::String(text) => inert(text),
         Value::Array(values) => {
             let texts = values.iter().filter_map(Value::as_str);
-            texts.collect::<Vec<_>>().join(";")
+            texts.map(inert).collect::<Vec<_>>().join(";")
         }
-        Value::Object(_) => value.to_string(),
-    };
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        Value::Object(_) => inert(&value.to_string()),
+    }
+}
+
+fn inert(text: &str) -> String {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) {
         return format!("'{text}");
     }
-    text
+    text.to_owned()
 }
 
 #[cfg(test)]
@@ -193,10 +196,18 @@ mod tests {
 
     #[test]
     fn what_a_spreadsheet_would_run_is_text_and_numbers_stay_numbers() {
-        for bad in ["=1+1", "+1", "-1", "@sum", "\tx", "\rx"] {
+        for bad in [
+            "=cmd|' /C calc'!A0",
+            "+1",
+            "-1",
+            "@sum",
+            "\tx",
+            "\rx",
+            "\n=x",
+        ] {
             assert_eq!(cell(&json!(bad)), format!("'{bad}"));
         }
-        assert_eq!(cell(&json!(["=a", "b"])), "'=a;b");
+        assert_eq!(cell(&json!(["=a", "b", "@c"])), "'=a;b;'@c");
         assert_eq!(cell(&json!(-30_000)), "-30000");
         assert_eq!(cell(&json!("web-1")), "web-1");
         assert_eq!(cell(&Value::Null), "");

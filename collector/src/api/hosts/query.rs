@@ -1,10 +1,13 @@
 //! The words by which hosts are filtered, in a list's parameters and in a bulk action's body alike.
 
+use std::ops::RangeInclusive;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
 
 use crate::api::hosts::REASONS;
 use crate::api::problem::Problem;
@@ -15,6 +18,9 @@ use crate::store::hosts::list::{Column, Sort};
 const Q_CHARS: usize = 256;
 /// Words of a search, and tags of a filter.
 const MOST_WORDS: usize = 16;
+/// Hosts that are named by their ids.
+const MOST_IDS: usize = 500;
+const CERTIFICATE_DAYS: RangeInclusive<i32> = 0..=3650;
 /// Characters of any other value.
 const VALUE_CHARS: usize = 253;
 const STATUSES: [&str; 4] = ["healthy", "degraded", "unhealthy", "unknown"];
@@ -27,6 +33,8 @@ const STATES: [&str; 4] = ["active", "missing", "retired", "all"];
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, default)]
 pub struct HostsQuery {
+    /// Any of these hosts, by id, more than once or with commas; at most 500.
+    pub id: Vec<String>,
     /// Any of `healthy`, `degraded`, `unhealthy`, `unknown`, with commas.
     pub status: Option<String>,
     /// Any of `online`, `late`, `offline`, `never`, with commas.
@@ -46,8 +54,11 @@ pub struct HostsQuery {
     pub agent_version: Option<String>,
     /// An address, or a network that one of the host's is in.
     pub address: Option<String>,
-    /// One of a host's `reason_codes`.
+    /// Any of these `reason_codes`, with commas.
     pub reason: Option<String>,
+    /// The certificate expires within so many days, or has expired.
+    #[param(minimum = 0, maximum = 3650)]
+    pub certificate_days: Option<i32>,
     /// `active` (the default), `missing`, `retired` or `all`.
     pub state: Option<String>,
     pub last_seen_before: Option<String>,
@@ -91,10 +102,15 @@ impl HostsQuery {
         if let Some(origin) = &self.origin {
             one_of("origin", origin, &ORIGINS)?;
         }
-        if let Some(reason) = &self.reason {
-            one_of("reason", reason, &REASONS)?;
+        if self
+            .certificate_days
+            .is_some_and(|days| !CERTIFICATE_DAYS.contains(&days))
+        {
+            let detail = format!("must be from 0 to {}", CERTIFICATE_DAYS.end());
+            return Err(Problem::parameter("certificate_days", detail));
         }
         Ok(Filter {
+            hosts: ids(&self.id)?,
             status: any_of("status", self.status.as_deref(), &STATUSES)?,
             liveness: any_of("liveness", self.liveness.as_deref(), &LIVENESS)?,
             words: self.words()?,
@@ -106,7 +122,8 @@ impl HostsQuery {
             os: self.os.clone(),
             agent_version: self.agent_version.clone(),
             address: self.address.as_deref().map(address).transpose()?,
-            reason: self.reason.clone(),
+            reasons: any_of("reason", self.reason.as_deref(), &REASONS)?,
+            certificate_days: self.certificate_days,
             state: match state {
                 "missing" => State::Missing,
                 "retired" => State::Retired,
@@ -201,6 +218,17 @@ fn tags(name: &str, values: &[String]) -> Result<Vec<String>, Problem> {
         ));
     }
     Ok(tags)
+}
+
+fn ids(values: &[String]) -> Result<Vec<Uuid>, Problem> {
+    let values = values.iter().flat_map(|values| values.split(','));
+    let ids: Result<Vec<Uuid>, _> = values.map(|id| Uuid::parse_str(id.trim())).collect();
+    ids.ok().filter(|ids| ids.len() <= MOST_IDS).ok_or_else(|| {
+        Problem::parameter(
+            "id",
+            format!("must be up to {MOST_IDS} ids of hosts with commas between them"),
+        )
+    })
 }
 
 fn is_text(value: &str, most: usize) -> bool {

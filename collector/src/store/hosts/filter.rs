@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 use sqlx::{Postgres, QueryBuilder};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use crate::store::hosts::Cutoffs;
 
@@ -25,6 +26,8 @@ pub enum State {
 /// Which hosts a list shows: those for which all of it holds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Filter {
+    /// Any of these; empty: any.
+    pub hosts: Vec<Uuid>,
     /// Any of these.
     pub status: Vec<String>,
     /// Any of these.
@@ -42,7 +45,10 @@ pub struct Filter {
     pub agent_version: Option<String>,
     /// An address of the host is, or is in, this.
     pub address: Option<IpNet>,
-    pub reason: Option<String>,
+    /// Any of these.
+    pub reasons: Vec<String>,
+    /// The certificate expires within so many days, or has.
+    pub certificate_days: Option<i32>,
     pub state: State,
     pub last_seen_before: Option<OffsetDateTime>,
     pub last_seen_after: Option<OffsetDateTime>,
@@ -61,9 +67,9 @@ impl Filter {
             }
     }
 
-    /// Whether status or reasons decide.
+    /// Whether status, reasons or the certificate decide.
     pub(super) fn judges(&self) -> bool {
-        !self.status.is_empty() || self.reason.is_some()
+        !self.status.is_empty() || !self.reasons.is_empty() || self.certificate_days.is_some()
     }
 
     /// Whether what was last heard of a host decides.
@@ -83,6 +89,12 @@ pub(super) fn push_liveness(query: &mut QueryBuilder<Postgres>, cutoffs: Cutoffs
 
 /// Of the host's own row, and its words.
 pub(super) fn push_host_filters(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
+    if !filter.hosts.is_empty() {
+        query
+            .push(" and h.host_id = any(")
+            .push_bind(filter.hosts.clone())
+            .push(")");
+    }
     if !filter.tags.is_empty() {
         query.push(" and h.tags @> ").push_bind(filter.tags.clone());
     }
@@ -157,11 +169,18 @@ pub(super) fn push_seen_filters(
             .push_bind(filter.status.clone())
             .push(")");
     }
-    if let Some(reason) = &filter.reason {
+    if !filter.reasons.is_empty() {
         query
-            .push(" and ")
-            .push_bind(reason.clone())
-            .push(" = any(j.reasons)");
+            .push(" and j.reasons && ")
+            .push_bind(filter.reasons.clone());
+    }
+    if let Some(days) = filter.certificate_days {
+        query
+            .push(" and c.not_after < ")
+            .push_bind(cutoffs.now)
+            .push(" + make_interval(days => ")
+            .push_bind(days)
+            .push(")");
     }
 }
 

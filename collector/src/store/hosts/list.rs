@@ -300,12 +300,12 @@ pub async fn explain(
 }
 
 /// The certificate that lasts longest.
-const CERTIFICATE: &str = " left join lateral (
+pub(super) const CERTIFICATE: &str = " left join lateral (
     select max(a.not_after) as not_after from agent_certs a
     where a.host_id = h.host_id and a.revoked_at is null) c on true";
 
 /// `select` of all that is shown, up to its `from`; the caller closes it with `) as r`.
-fn push_shown(query: &mut QueryBuilder<Postgres>, cutoffs: Cutoffs) {
+pub(super) fn push_shown(query: &mut QueryBuilder<Postgres>, cutoffs: Cutoffs) {
     query.push(
         "select r.*, host_status(r.last_seen_at, r.reasons) as status from (
          select h.host_id, h.name, h.machine_id, h.tags, h.owner, h.environment,
@@ -399,7 +399,7 @@ fn push_after(query: &mut QueryBuilder<Postgres>, sort: Sort, by: &str, key: &Ke
 }
 
 /// `from` and `where` of all hosts that match: `h`, with `l` and the judged `j` where they are asked for.
-fn push_matching(
+pub(super) fn push_matching(
     query: &mut QueryBuilder<Postgres>,
     filter: &Filter,
     cutoffs: Cutoffs,

@@ -21,7 +21,7 @@ use crate::harness::{Collector, Host};
 
 /// Adds `count` hosts with random metadata and readings, the same for the same seed; of every optional value some
 /// are null, and many names are equal.
-async fn fleet(collector: &Collector, seed: i32, count: i32) {
+pub(crate) async fn fleet(collector: &Collector, seed: i32, count: i32) {
     let sql = "with made as (
              select i, gen_random_uuid() as host_id, r
              from generate_series($4, least($4 + 1999, $2)) as i,
@@ -60,7 +60,7 @@ async fn fleet(collector: &Collector, seed: i32, count: i32) {
 }
 
 /// All hosts of a list, page by page; the total is to be the same on every page.
-async fn walk(collector: &Collector, query: &str, limit: usize) -> Vec<Value> {
+pub(crate) async fn walk(collector: &Collector, query: &str, limit: usize) -> Vec<Value> {
     let first = format!("/api/v1/hosts?limit={limit}&{query}");
     let (mut hosts, mut path, mut total) = (Vec::new(), first.clone(), None);
     loop {
@@ -82,7 +82,7 @@ async fn walk(collector: &Collector, query: &str, limit: usize) -> Vec<Value> {
 }
 
 /// The sorted ids of hosts.
-fn ids(hosts: &[Value]) -> Vec<String> {
+pub(crate) fn ids(hosts: &[Value]) -> Vec<String> {
     let mut ids: Vec<_> = hosts
         .iter()
         .map(|host| host["id"].as_str().unwrap().to_owned())

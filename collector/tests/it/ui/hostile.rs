@@ -115,7 +115,7 @@ async fn what_hosts_say_of_themselves_shows_as_text_on_every_page() {
         facts.to_string().contains("window.struck").then_some(())
     })
     .await;
-    let job = json!({ "paths": pages(&id), "fleet": "hostile" });
+    let job = json!({ "paths": pages(&id), "fleet": "hostile", "themes": ["light"] });
     play(&collector, "every", job).await;
 }
 

@@ -4,6 +4,7 @@
 mod answers;
 mod host;
 mod hostile;
+mod hosts;
 
 use http::Method;
 use infratrack_collector::roles::{Access, routes};
