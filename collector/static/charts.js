@@ -17,7 +17,7 @@ function bytes(value) {
 }
 
 const SAY = {
-  ratio: (value) => `${(value * 100).toFixed(value < 0.1 ? 1 : 0)} %`,
+  ratio: (value) => `${(value * 100).toFixed(value > 0 && value < 0.1 ? 1 : 0)} %`,
   bytes_per_s: (value) => `${bytes(value)}/s`,
   celsius: (value) => `${value.toFixed(0)} °C`,
   count: (value) => value.toFixed(2),
@@ -74,7 +74,11 @@ function highest(unit, max) {
 function options(figure, all, numbers, link) {
   const unit = figure.dataset.unit;
   const say = SAY[unit] ?? SAY.count;
-  const value = (_, raw) => (raw === null || raw === undefined ? "unknown" : say(raw));
+  // Without a place under the cursor there is nothing to say; at a gap it is unknown.
+  const value = (_, raw, __, nth) => {
+    if (nth === null || nth === undefined) return "";
+    return raw === null || raw === undefined ? "unknown" : say(raw);
+  };
   const [muted, grid, warn] = ["ink-muted", "ink-line", "ink-warn"].map((name) => colour(figure, name));
   const axis = { stroke: muted, grid: { stroke: grid, width: 1 }, ticks: { stroke: grid, width: 1 } };
   return {
@@ -84,7 +88,7 @@ function options(figure, all, numbers, link) {
     scales: { x: { range: [Date.parse(numbers.from) / 1000, Date.parse(numbers.to) / 1000] }, y: { range: (_, __, max) => [0, highest(unit, max)] } },
     axes: [axis, { ...axis, size: 72, values: (_, marks) => marks.map(say) }],
     series: [
-      { value: (_, at) => (at === null ? "—" : new Date(at * 1000).toISOString().slice(0, 16).replace("T", " ")) },
+      { value: (_, at) => (at === null || at === undefined ? "" : new Date(at * 1000).toISOString().slice(0, 16).replace("T", " ")) },
       ...all.map((line, nth) => ({ label: line.label, stroke: colour(figure, `ink-${(nth % INKS) + 1}`), width: 1.5, value })),
     ],
     cursor: { drag: { x: true, y: false, setScale: false }, sync: { key: "host" } },

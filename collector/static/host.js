@@ -10,7 +10,8 @@ async function refresh() {
   const answer = await fetch(state.dataset.state, { credentials: "same-origin", headers: { "infratrack-unattended": "1" } });
   if (answer.redirected || !answer.ok) return;
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-  state.replaceChildren(...fresh.body.childNodes);
+  const part = fresh.getElementById("state");
+  if (part) state.replaceChildren(...part.childNodes);
 }
 
 if (state) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Redirect, Response};
 use infratrack_shared::ids::HostId;
 use serde::Deserialize;
 use serde_json::Value;
@@ -134,6 +134,9 @@ pub async fn page(
 ) -> Result<Response, Problem> {
     let id = HostId(id);
     let host = hosts::find(&app, id).await?;
+    if query.key.is_empty() {
+        return Ok(Redirect::to(&format!("/hosts/{id}#facts")).into_response());
+    }
     let asked = HistoryQuery {
         key: query.key.clone(),
         limit: None,

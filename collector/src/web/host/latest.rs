@@ -60,6 +60,11 @@ impl State {
         })
     }
 
+    /// What it is called, as far as a page shows it.
+    pub fn name(&self) -> String {
+        line(&self.host.name, 120)
+    }
+
     /// Whether it is online, and why not.
     pub fn liveness(&self) -> String {
         match (&self.host.liveness_reason, self.host.liveness.as_str()) {

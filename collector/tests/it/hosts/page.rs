@@ -135,17 +135,11 @@ async fn a_host_is_shown_in_each_of_its_states() {
     assert!(!manual.contains("Refresh facts"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_an_agent_says_is_shown_and_does_nothing() {
-    let collector = Collector::start().await;
-    let host = collector.host().await;
-    let evil = format!(
-        "<script>alert(1)</script>\u{202e}\u{7}'\"{}",
-        "x<&".repeat(21_000)
-    );
-    let mut batch = host.batch(&collector);
-    let mut heartbeat = host.heartbeat(&collector);
-    heartbeat.agent.version.clone_from(&evil);
+/// Has the host's agent say that text wherever it says one.
+async fn say_evil(collector: &Collector, host: &Host, evil: &str) {
+    let mut batch = host.batch(collector);
+    let mut heartbeat = host.heartbeat(collector);
+    heartbeat.agent.version.replace_range(.., evil);
     heartbeat.filesystems = (0..40)
         .map(|n| FilesystemUsage {
             mount: format!("/{n}{evil}").chars().take(8000).collect(),
@@ -166,10 +160,21 @@ async fn what_an_agent_says_is_shown_and_does_nothing() {
     });
     batch.parts = vec![Part {
         records: records.collect(),
-        ..part(&collector, &[1, 2, 3])
+        ..part(collector, &[1, 2, 3])
     }];
     // Whatever of it the collector refuses is not shown; what it takes is.
-    host.send(&collector, &batch).await.ok();
+    host.send(collector, &batch).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_agent_says_is_shown_and_does_nothing() {
+    let collector = Collector::start().await;
+    let host = collector.host().await;
+    let evil = format!(
+        "<script>alert(1)</script>\u{202e}\u{7}'\"{}",
+        "x<&".repeat(21_000)
+    );
+    say_evil(&collector, &host, &evil).await;
     beat(&collector, &host).await;
     let body = json!({"hostname": evil, "machine_id": evil, "release": evil, "deep": {(evil.clone()): evil}});
     for (version, key) in (1..).zip(["facts.identity", "facts.kernel", "facts.os"]) {
@@ -327,20 +332,29 @@ async fn a_page_offers_what_the_role_may() {
     }
 }
 
+/// Presses a button of the host's page as the administrator: status, where it leads, and the page.
+async fn act(
+    collector: &Collector,
+    host: &Host,
+    button: &str,
+    form: &[(&str, &str)],
+) -> (StatusCode, String, String) {
+    let path = format!("/hosts/{}/{button}", host.id);
+    let answer = press(collector, &collector.admin_token, &path, form).await;
+    let to = answer.headers().get(LOCATION);
+    let to = to.map_or(String::new(), |to| to.to_str().unwrap().to_owned());
+    (answer.status(), to, text(&answer))
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn buttons_do_what_the_api_does_and_a_refusal_is_said_on_the_page() {
+async fn what_is_written_down_is_kept_and_a_refusal_is_said_on_the_page() {
     let collector = Collector::start().await;
     let host = collector.host().await;
     beat(&collector, &host).await;
     let path = format!("/hosts/{}", host.id);
     let api = format!("/api/v1{path}");
-    let admin = collector.admin_token.clone();
-    let act = async |button: &str, form: &[(&str, &str)]| {
-        let answer = press(&collector, &admin, &format!("{path}/{button}"), form).await;
-        let to = answer.headers().get(LOCATION);
-        let to = to.map_or(String::new(), |to| to.to_str().unwrap().to_owned());
-        (answer.status(), to, text(&answer))
-    };
+    let act =
+        async |button: &str, form: &[(&str, &str)]| act(&collector, &host, button, form).await;
     let version = collector.get(&api).await["version"].to_string();
     let form = [
         ("version", version.as_str()),
@@ -385,7 +399,17 @@ async fn buttons_do_what_the_api_does_and_a_refusal_is_said_on_the_page() {
         assert_eq!(act(button, &[]).await.1, format!("{path}#commands"));
     }
     assert_eq!(collector.get(&format!("{api}/commands")).await["total"], 2);
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_is_retired_merged_and_deleted_from_its_page() {
+    let collector = Collector::start().await;
+    let host = collector.host().await;
+    beat(&collector, &host).await;
+    let path = format!("/hosts/{}", host.id);
+    let api = format!("/api/v1{path}");
+    let act =
+        async |button: &str, form: &[(&str, &str)]| act(&collector, &host, button, form).await;
     let (status, _, said) = act("merge", &[("into", &host.id.to_string())]).await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(said.contains("is the host itself"), "{said}");

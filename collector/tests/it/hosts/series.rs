@@ -145,6 +145,25 @@ async fn a_gap_is_null_in_every_series_and_a_downtime_is_named() {
         series(&document, "disk_read_bytes_per_s")["unit"],
         "bytes_per_s"
     );
+    let downtimes = document["downtimes"].as_array().unwrap();
+    assert_eq!(downtimes.len(), 1);
+    let parsed = OffsetDateTime::parse(downtimes[0]["to"].as_str().unwrap(), &Rfc3339).unwrap();
+    assert!((parsed - (now - minutes(20))).abs() < Duration::MILLISECOND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_said_is_null_and_not_0() {
+    let collector = Collector::start().await;
+    let host = host(&collector).await;
+    beats(
+        &collector,
+        host,
+        Duration::minutes(20),
+        Duration::ZERO,
+        0.25,
+    )
+    .await;
+    let document = metrics(&collector, host, Duration::minutes(60), "").await;
     // A host without swap has no share of it, and nobody said a temperature.
     for unknown in ["swap_used_ratio", "temperature_max_celsius"] {
         let unknown = series(&document, unknown);
@@ -155,10 +174,6 @@ async fn a_gap_is_null_in_every_series_and_a_downtime_is_named() {
         );
         assert_eq!(unknown["is_kept"], true);
     }
-    let downtimes = document["downtimes"].as_array().unwrap();
-    assert_eq!(downtimes.len(), 1);
-    let parsed = OffsetDateTime::parse(downtimes[0]["to"].as_str().unwrap(), &Rfc3339).unwrap();
-    assert!((parsed - (now - minutes(20))).abs() < Duration::MILLISECOND);
 }
 
 #[tokio::test(flavor = "multi_thread")]
