@@ -32,8 +32,8 @@ const SETTLES: Duration = Duration::from_secs(5);
 /// What is left of the reports of a host: its row, as the collector's writer leaves it.
 const REPORT: &str = "
     update host_liveness l set last_seen_at = now(), cpu_ratio = random()::real
-    from (select host_id from host_liveness order by host_id offset $1 limit $2) as some
-    where some.host_id = l.host_id";
+    from (select host_id from host_liveness order by host_id offset $1 limit $2) as due
+    where due.host_id = l.host_id";
 
 struct Taken {
     collector: Duration,
