@@ -87,13 +87,8 @@ async fn change(
             let name = user::name(&name)?;
             let (secret, said) = new_password(password_stdin)?;
             let new = users::User {
-                user_id: Uuid::new_v4(),
-                name: name.clone(),
-                role: role_named(&role)?.to_owned(),
-                password_hash: Some(password::hash(&secret)?),
-                created_at: now,
-                disabled_at: None,
                 must_change_password: must_change,
+                ..new_user(&name, role_named(&role)?, password::hash(&secret)?, now)
             };
             let made = users::insert(connection, &new, "command line").await?;
             ensure!(made == 1, "there is a user {name} already");
@@ -137,6 +132,23 @@ async fn change(
             done("user.enable", name, changed)
         }
     }))
+}
+
+fn new_user(
+    name: &str,
+    role: &'static str,
+    password_hash: String,
+    now: OffsetDateTime,
+) -> users::User {
+    users::User {
+        user_id: Uuid::new_v4(),
+        name: name.to_owned(),
+        role: role.to_owned(),
+        password_hash: Some(password_hash),
+        created_at: now,
+        disabled_at: None,
+        must_change_password: false,
+    }
 }
 
 fn role_named(text: &str) -> anyhow::Result<&'static str> {

@@ -239,10 +239,8 @@ async fn certificates_are_listed_by_how_they_are_and_revoked_with_the_reason() {
         .await
         .has("test-host")
         .lacks("Revoke…");
-    let revoke = format!(
-        "/settings/certificates/{}/revoke",
-        certificate["serial"].as_str().unwrap()
-    );
+    let serial = certificate["serial"].as_str().unwrap();
+    let revoke = format!("/settings/certificates/{serial}/revoke");
     viewer
         .post(&revoke, &[("reason", "none")])
         .await
@@ -258,15 +256,7 @@ async fn certificates_are_listed_by_how_they_are_and_revoked_with_the_reason() {
         .has("=cmd|")
         .lacks("<script>alert")
         .lacks("Revoke…");
-    let (status, _) = collector
-        .api(
-            Method::POST,
-            &format!(
-                "/api/v1/certificates/{}/revoke",
-                certificate["serial"].as_str().unwrap()
-            ),
-            "",
-        )
-        .await;
+    let again = format!("/api/v1/certificates/{serial}/revoke");
+    let (status, _) = collector.api(Method::POST, &again, "").await;
     assert_eq!(status, StatusCode::CONFLICT);
 }

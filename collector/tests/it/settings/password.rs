@@ -73,35 +73,12 @@ async fn it_is_chosen_once_and_then_everything_is_open_again() {
         .is(StatusCode::OK)
         .has("Choose a password of your own");
     let mine = "chosen by bob himself";
+    let (no, bad) = (StatusCode::FORBIDDEN, StatusCode::UNPROCESSABLE_ENTITY);
     for (current, new, again, status, said) in [
-        (
-            "something else",
-            mine,
-            mine,
-            StatusCode::FORBIDDEN,
-            "not your current",
-        ),
-        (
-            GIVEN,
-            "brief",
-            "brief",
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "12 characters",
-        ),
-        (
-            GIVEN,
-            mine,
-            "chosen by bob",
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "differ",
-        ),
-        (
-            GIVEN,
-            GIVEN,
-            GIVEN,
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "another one",
-        ),
+        ("something else", mine, mine, no, "not your current"),
+        (GIVEN, "brief", "brief", bad, "12 characters"),
+        (GIVEN, mine, "chosen by bob", bad, "differ"),
+        (GIVEN, GIVEN, GIVEN, bad, "another one"),
     ] {
         let fields = [
             ("current_password", current),
