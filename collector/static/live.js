@@ -8,7 +8,7 @@
   let later = 0;
   let newest;
 
-  const list = () => document.querySelector("[data-live]");
+  const list = () => document.querySelector('[data-live^="/live/hosts"]');
 
   function say(word) {
     const place = document.getElementById("live-word");

@@ -14,7 +14,7 @@ struct KitPage {
 
 impl KitPage {
     /// A long word, as hosts may be called.
-    fn long(&self) -> String {
+    fn long() -> String {
         "a-very-long-name-without-a-place-to-break-".repeat(6)
     }
 }
