@@ -205,6 +205,7 @@ async fn session(collector: &Collector, role: Role) -> (String, Uuid) {
         password_hash: None,
         created_at: now,
         disabled_at: None,
+        must_change_password: false,
     };
     users::insert(&mut connection, &user, "test").await.unwrap();
     let used = now - time::Duration::minutes(2);
