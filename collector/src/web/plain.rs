@@ -1,6 +1,8 @@
 //! Texts from hosts as pages show them: what does not print is shown by its name, so that it neither hides nor reorders
 //! what stands around it, and what is long is cut. Markup is the templates' to escape.
 
+use std::fmt::Write;
+
 /// A text of one line, of at most so many characters.
 pub fn line(text: &str, most: usize) -> String {
     shown(text, most, false)
@@ -24,7 +26,10 @@ fn shown(text: &str, most: usize, with_lines: bool) -> String {
             // The pictures of control characters.
             '\0'..='\u{1f}' => shown.extend(char::from_u32(0x2400 + u32::from(char))),
             '\u{7f}' => shown.push('\u{2421}'),
-            char if is_invisible(char) => shown.push_str(&format!("⟨U+{:04X}⟩", u32::from(char))),
+            char if is_invisible(char) => {
+                // Writing to a string does not fail.
+                let _ = write!(shown, "⟨U+{:04X}⟩", u32::from(char));
+            }
             char => shown.push(char),
         }
     }

@@ -133,7 +133,6 @@ impl State {
 /// Words for values of a heartbeat.
 pub struct Latest;
 
-#[expect(clippy::ref_option, reason = "templates pass fields by reference")]
 impl Latest {
     /// Used memory.
     pub fn memory(latest: &HeartbeatRow) -> String {
