@@ -268,6 +268,7 @@ fn of_event(what: &str) -> &'static str {
 mod tests {
     use super::*;
 
+    #[expect(clippy::option_option, reason = "as `wanted` answers")]
     fn whats(kinds: &[&'static str]) -> Option<Option<Whats>> {
         let asked = Asked {
             kinds: kinds.to_vec(),

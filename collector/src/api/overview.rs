@@ -93,8 +93,42 @@ fn needs(counts: &Counts, ledger: &[(String, i64)]) -> Vec<Need> {
         let found = ledger.iter().find(|(name, _)| name == state);
         found.map_or(0, |(_, count)| *count)
     };
+    let absent = ledger_line(
+        "absent",
+        "expected, and no agent reports",
+        "warn",
+        expected("absent"),
+    );
+    let destroyed = ledger_line(
+        "destroyed_reporting",
+        "destroyed, and still reporting",
+        "warn",
+        expected("destroyed_reporting"),
+    );
+    let missing = hosts(
+        "missing",
+        "no longer in the inventory",
+        "neutral",
+        counts.missing,
+        "state=missing",
+    );
+    let unknown = hosts(
+        "unknown",
+        "nothing known",
+        "neutral",
+        counts.unknown,
+        "status=unknown",
+    );
+    let mut all = reported(counts);
+    all.extend([absent, destroyed, missing, unknown]);
+    all.into_iter().filter(|need| need.count > 0).collect()
+}
+
+/// What hosts themselves tell.
+fn reported(counts: &Counts) -> Vec<Need> {
     let certificates = format!("certificate_days={CERTIFICATE_DAYS}");
-    let all = [
+    let full = "reason=disk_critical,disk_warning";
+    vec![
         hosts(
             "offline",
             "offline",
@@ -110,13 +144,7 @@ fn needs(counts: &Counts, ledger: &[(String, i64)]) -> Vec<Need> {
             "reason=identity_conflict",
         ),
         hosts("late", "late", "warn", counts.late, "liveness=late"),
-        hosts(
-            "disk",
-            "a disk nearly full",
-            "warn",
-            counts.full,
-            "reason=disk_critical,disk_warning",
-        ),
+        hosts("disk", "a disk nearly full", "warn", counts.full, full),
         hosts(
             "certificate",
             "a certificate that expires within 14 days",
@@ -145,34 +173,7 @@ fn needs(counts: &Counts, ledger: &[(String, i64)]) -> Vec<Need> {
             counts.reboots,
             "reason=reboot_required",
         ),
-        ledger_line(
-            "absent",
-            "expected, and no agent reports",
-            "warn",
-            expected("absent"),
-        ),
-        ledger_line(
-            "destroyed_reporting",
-            "destroyed, and still reporting",
-            "warn",
-            expected("destroyed_reporting"),
-        ),
-        hosts(
-            "missing",
-            "no longer in the inventory",
-            "neutral",
-            counts.missing,
-            "state=missing",
-        ),
-        hosts(
-            "unknown",
-            "nothing known",
-            "neutral",
-            counts.unknown,
-            "status=unknown",
-        ),
-    ];
-    all.into_iter().filter(|need| need.count > 0).collect()
+    ]
 }
 
 /// A row whose list is of hosts.
