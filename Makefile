@@ -8,7 +8,7 @@ TOOLS := packaging/tools
 # Programs and tests are built of the same dependencies, once.
 TESTED := --workspace --locked --features infratrack-testkit/test-util
 
-.PHONY: help demo test lint fmt bench bench-ingest bench-api bench-ui bench-agent soak agent packages repository e2e e2e-full sqlx
+.PHONY: help demo test lint fmt bench bench-ingest bench-api bench-ui bench-agent soak agent packages repository e2e e2e-full pictures sqlx
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -70,6 +70,9 @@ e2e: packages deps-hosts deps-repository ## Hosts that boot: installed, attacked
 
 e2e-full: packages deps-hosts deps-repository ## The same in its whole length
 	INFRATRACK_E2E_FULL=1 $(TOOLS)/e2e.sh
+
+pictures: ## Bring the pictures of docs/ui.md up to date with those of the last `make test`
+	$(TOOLS)/pictures.sh
 
 sqlx: deps-postgres deps-ui ## Write collector/.sqlx anew, after a change of SQL
 	$(TOOLS)/sqlx-cache.sh write

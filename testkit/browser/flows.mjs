@@ -2,7 +2,7 @@
 // is for reading and forms without.
 //
 // usage: node flows.mjs MODULES JOB, where JOB is JSON: base, name, password, pictures (a folder), parts (files in flows/),
-// themes if not both, and whatever the flows want to know. Prints what is wrong, a line each, and ends with 1 if anything is.
+// themes if not both, script_only, and whatever the flows want to know. Prints what is wrong, a line each, and ends with 1 if anything is.
 
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
@@ -18,7 +18,7 @@ const { chromium } = await import(pathToFileURL(path.join(modules, 'playwright-c
 const axe = await readFile(path.join(modules, 'axe-core', 'axe.min.js'), 'utf8');
 
 const variants = [];
-for (const script of [true, false]) {
+for (const script of job.script_only ? [true] : [true, false]) {
   for (const theme of job.themes ?? ['light', 'dark']) {
     for (const width of [1440, 360]) {
       variants.push({ theme, width, script });

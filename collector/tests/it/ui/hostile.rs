@@ -115,7 +115,9 @@ async fn what_hosts_say_of_themselves_shows_as_text_on_every_page() {
         facts.to_string().contains("window.struck").then_some(())
     })
     .await;
-    let job = json!({ "paths": pages(&id), "fleet": "hostile", "themes": ["light"] });
+    let paths = pages(&id);
+    let job =
+        json!({ "paths": paths, "fleet": "hostile", "themes": ["light"], "script_only": true });
     play(&collector, "every", job).await;
 }
 
