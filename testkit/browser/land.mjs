@@ -19,7 +19,7 @@ const timeout = Number(seconds) * 1000;
 let found = true;
 try {
   await page.goto(address, { timeout });
-  await page.waitForSelector(selector, { timeout });
+  await page.waitForSelector(selector, { timeout, state: 'attached' });
 } catch (error) {
   found = false;
   console.error(String(error));

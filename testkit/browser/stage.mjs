@@ -6,7 +6,7 @@ import path from 'node:path';
 
 const TIMEOUT_MS = 20_000;
 // A page that is longer is cut in its picture.
-const PICTURE_PX = 6000;
+const PICTURE_PX = 3000;
 
 export class Stage {
   constructor(context, page, job, flow, variant) {

@@ -23,5 +23,5 @@ async fn a_browser_that_another_site_sent_is_logged_in_at_the_end_of_the_way() {
         .await
         .unwrap();
     assert_eq!(rig.hits("token"), 1, "{page}");
-    assert!(page.contains("<title>Hosts"), "{page}");
+    assert!(page.contains("<title>The first host"), "{page}");
 }
