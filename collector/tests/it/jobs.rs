@@ -18,12 +18,13 @@ use uuid::Uuid;
 use crate::harness::{Collector, eventually, eventually_within};
 
 /// What the leader alone does.
-const FLEET: [&str; 13] = [
+const FLEET: [&str; 14] = [
     "audit_checkpoint",
     "audit_seal",
     "ca_log",
     "ca_log_removal",
     "ca_log_replay",
+    "fleet_counts",
     "inventory",
     "inventory_links",
     "liveness",
