@@ -5,8 +5,7 @@ use std::process::ExitCode;
 use std::{env, fs};
 
 /// Where it lies below `node_modules`, and what it is called here.
-const LIBRARIES: [(&str, &str); 3] = [
-    ("htmx.org/dist/htmx.min.js", "htmx.js"),
+const LIBRARIES: [(&str, &str); 2] = [
     ("uplot/dist/uPlot.iife.min.js", "uplot.js"),
     ("uplot/dist/uPlot.min.css", "uplot.css"),
 ];

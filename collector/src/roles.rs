@@ -280,11 +280,12 @@ fn host_page() -> Vec<Route> {
 /// What everybody sees of the settings, what was done, and what is found by a word.
 fn settings() -> Vec<Route> {
     use Method as M;
-    use web::settings::{access, account, certificates, health, home, sessions};
+    use web::settings::{access, account, certificates, health, home, sessions, views};
     use web::{audit, password, search};
     let end = "/settings/sessions/{id}/end";
     let end_others = "/settings/sessions/end-others";
     let certs = "/settings/certificates";
+    let delete_view = "/settings/views/{id}/delete";
     vec![
         Route::page(VIEWER, M::GET, "/password", get(password::page)).before_password(),
         Route::page(VIEWER, M::POST, "/password", post(password::submit)).before_password(),
@@ -299,6 +300,8 @@ fn settings() -> Vec<Route> {
         Route::page(VIEWER, M::POST, end_others, post(sessions::end_others)),
         Route::page(VIEWER, M::POST, end, post(sessions::end)),
         Route::page(VIEWER, M::GET, certs, get(certificates::page)),
+        Route::page(VIEWER, M::GET, "/settings/views", get(views::page)),
+        Route::page(VIEWER, M::POST, delete_view, post(views::delete)),
     ]
 }
 
@@ -431,6 +434,7 @@ pub fn router(app: Arc<App>) -> Router {
     router
         .fallback(api::problem::not_found)
         .method_not_allowed_fallback(api::problem::not_allowed)
+        .layer(middleware::from_fn(api::requests::in_time))
         .layer(middleware::from_fn_with_state(
             Arc::clone(&app),
             web::kept::forms,

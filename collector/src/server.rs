@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::body::{Body, HttpBody};
+use axum::body::Body;
 use axum::response::IntoResponse;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -47,8 +47,6 @@ const STEPS: u32 = 20;
 const DRAIN: Duration = Duration::from_secs(20);
 /// The database has this long to take its connections back.
 const CLOSE: Duration = Duration::from_secs(5);
-/// A request of operators is answered within this, once it is there as a whole.
-const ANSWER: Duration = Duration::from_secs(30);
 
 /// A running collector.
 #[derive(Debug)]
@@ -324,17 +322,9 @@ impl Operators {
         let too_slow = request.body_mut().too_slow();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(peer);
-        // A body may take longer, and has a limit of its own.
-        let limit = if request.body().is_end_stream() {
-            ANSWER
-        } else {
-            Duration::MAX
-        };
-        let response = match tokio::time::timeout(limit, self.router.clone().oneshot(request)).await
-        {
-            Ok(Ok(response)) => response,
-            Ok(Err(never)) => match never {},
-            Err(_) => Problem::unavailable(format!("no answer within {ANSWER:?}")).into_response(),
+        let response = match self.router.clone().oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
         };
         if too_slow.load(Ordering::Relaxed) {
             return Problem::too_slow(BodyError::TooSlow { rate }).into_response();

@@ -57,4 +57,9 @@ document.addEventListener("keydown", (event) => {
 new MutationObserver((changes) => changes.forEach((change) => change.target instanceof Element && offerCopy(change.target)))
   .observe(document.body, { childList: true, subtree: true });
 offerCopy(document);
+// Where a navigation is wider than the window, the place that one is at is seen.
+for (const place of document.querySelectorAll("nav [aria-current]")) {
+  const nav = place.parentElement;
+  nav.scrollLeft = place.offsetLeft + place.offsetWidth / 2 - nav.offsetLeft - nav.offsetWidth / 2;
+}
 setInterval(tellTimes, AGO_S * 1000);

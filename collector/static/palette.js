@@ -5,6 +5,8 @@ const WAIT_MS = 120;
 const MARK = "palette";
 let palette = null;
 let asked = 0;
+// What was pressed before the list was that of what is typed.
+let isAwaited = false;
 
 function part(name, attributes) {
   const made = document.createElement(name);
@@ -49,6 +51,9 @@ async function look() {
   said.hidden = found.length > 0;
   said.textContent = "Nothing is called so.";
   select(links()[0]);
+  palette.dataset.shows = field.value;
+  if (isAwaited) links()[0]?.click();
+  isAwaited = false;
 }
 
 function keyed(event) {
@@ -60,7 +65,8 @@ function keyed(event) {
     select(all[(at + step + all.length) % all.length]);
   } else if (event.key === "Enter") {
     event.preventDefault();
-    all[at]?.click();
+    if (palette.dataset.shows === event.target.value) all[at]?.click();
+    else isAwaited = true;
   }
 }
 
@@ -75,6 +81,9 @@ function build() {
   let wait = 0;
   field.addEventListener("input", () => {
     clearTimeout(wait);
+    isAwaited = false;
+    // What is under way is of another text.
+    asked += 1;
     wait = setTimeout(look, WAIT_MS);
   });
   field.addEventListener("keydown", keyed);
@@ -87,6 +96,7 @@ document.addEventListener("palette", () => {
   if (palette.open) return palette.close();
   palette.showModal();
   palette.querySelector("input").select();
+  isAwaited = false;
   look();
 });
 document.addEventListener("click", (event) => {

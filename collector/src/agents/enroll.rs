@@ -19,6 +19,7 @@ use serde_json::json;
 use sqlx::{PgConnection, PgPool};
 use subtle::ConstantTimeEq;
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::agents::problem::Refusal;
 use crate::app::App;
@@ -324,7 +325,7 @@ pub async fn create_token(
         created_by: &by.name,
     };
     let change = Change::new("enroll_token.create", "enroll_token", token.id()).after(json!({
-        "expires_at": unix_millis(row.expires_at), "max_uses": row.max_uses, "cidr": row.cidr,
+        "expires_at": row.expires_at.format(&Rfc3339)?, "max_uses": row.max_uses, "cidr": row.cidr,
         "hostname_pattern": row.hostname_pattern, "tags": row.tags, "host": row.host,
         "approval_required": row.approval_required,
     }));

@@ -34,6 +34,8 @@ pub enum Missing {
     Login,
     /// They proved too long ago who they are.
     StepUp,
+    /// They have not chosen a password of their own.
+    Password,
 }
 
 /// What stands before a route.
@@ -93,7 +95,7 @@ async fn guarded(
         request = csrf::has_token(request, &session.csrf).await?;
     }
     if caller.must_change_password() && !guard.route.before_password {
-        return password_first(guard);
+        return password_first(guard, request.uri());
     }
     if guard.route.step_up && caller.has_to_step_up(guard.app.clock.now()) {
         return step_up(guard, request.uri());
@@ -177,12 +179,17 @@ fn step_up(guard: &Guard, uri: &Uri) -> Result<Response, Problem> {
 fn ask(guard: &Guard, missing: Missing, uri: &Uri) -> Response {
     // An address that only takes forms is none to come back to.
     let back = match uri.path_and_query() {
-        Some(back) if guard.route.method.is_safe() && back != "/" => back.as_str(),
+        Some(back)
+            if guard.route.method.is_safe() && back != "/" && missing != Missing::Password =>
+        {
+            back.as_str()
+        }
         _ => "",
     };
     let page = match missing {
         Missing::Login => "/login",
         Missing::StepUp => "/step-up",
+        Missing::Password => "/password",
     };
     let next = serde_html_form::to_string([("next", back)]).unwrap_or_default();
     let to = if back.is_empty() {
@@ -196,13 +203,13 @@ fn ask(guard: &Guard, missing: Missing, uri: &Uri) -> Response {
 }
 
 /// Who has to choose a password does nothing else.
-fn password_first(guard: &Guard) -> Result<Response, Problem> {
+fn password_first(guard: &Guard, uri: &Uri) -> Result<Response, Problem> {
     if guard.is_for_programs() {
         let detail = "somebody else gave you this password; choose your own before all else: PUT /api/v1/session/password";
         let code = "password_change_required";
         return Err(Problem::new(StatusCode::FORBIDDEN, code, detail));
     }
-    Ok(Redirect::to("/password").into_response())
+    Ok(ask(guard, Missing::Password, uri))
 }
 
 /// The caller that the request's token, proxy or session names; `None` without a valid one.

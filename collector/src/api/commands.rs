@@ -42,7 +42,7 @@ pub struct Created {
     pub id: CommandId,
 }
 
-/// `GET`: newest first, at most 100.
+/// Lists what its agent was asked to do, newest first, at most 100.
 #[utoipa::path(
     get,
     path = "/api/v1/hosts/{id}/commands",
@@ -61,7 +61,7 @@ pub async fn list(
     Ok(Json(Page::whole(items)))
 }
 
-/// `POST`: 201 once it is queued.
+/// Asks its agent to do something; 201 once it is queued.
 #[utoipa::path(
     post,
     path = "/api/v1/hosts/{id}/commands",

@@ -27,7 +27,7 @@ use crate::store::host_instances;
 /// Conflicts of one host that are shown.
 const MOST: i64 = 500;
 
-/// `GET`: newest first, at most 500.
+/// Lists the machines that reported as this host, newest first, at most 500.
 #[utoipa::path(
     get,
     path = "/api/v1/hosts/{id}/conflicts",
@@ -46,7 +46,7 @@ pub async fn list(
     Ok(Json(Page::whole(items)))
 }
 
-/// `POST …/{conflict}/drop`: the clone's batches are refused from here on; the certificate it shares is not.
+/// Refuses the clone's batches from here on; the certificate it shares is not.
 #[utoipa::path(
     post,
     path = "/api/v1/hosts/{id}/conflicts/{conflict}/drop",
@@ -62,8 +62,8 @@ pub async fn drop_clone(
     resolve(&app, &caller, ids, Decision::Drop).await
 }
 
-/// `POST …/{conflict}/split`: the clone is asked to get a key and a certificate as a host of its own, which it
-/// becomes when it is given one. Asking again sends the command again.
+/// Asks the clone to get a key and a certificate as a host of its own, which it becomes when it is given one. Asking
+/// again sends the command again.
 #[utoipa::path(
     post,
     path = "/api/v1/hosts/{id}/conflicts/{conflict}/split",

@@ -14,9 +14,9 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::agents::enroll::{TokenOptions, create_token};
-use crate::api::hosts;
+use crate::api::hosts::{self, rules};
 use crate::api::idempotency::Secret;
-use crate::api::input::{Json, Path};
+use crate::api::input::{self, Json, Path};
 use crate::api::page::Page;
 use crate::api::problem::Problem;
 use crate::app::App;
@@ -26,6 +26,8 @@ use crate::store::enroll_tokens::{self, EnrollTokenRow, WaitingRow};
 
 /// The longest a token may live.
 const MAX_LIFETIME_S: i64 = 7 * 24 * 3600;
+/// Characters of a pattern of hosts' names.
+const PATTERN_CHARS: usize = 253;
 
 /// What the token allows; everything has a default.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
@@ -160,12 +162,15 @@ pub async fn make(app: &App, caller: &Caller, body: NewToken) -> Result<Created,
         }
         hosts::find(app, HostId(host)).await?;
     }
+    let pattern = body.hostname_pattern.as_deref();
+    let pattern =
+        pattern.map(|pattern| input::text("/hostname_pattern", pattern, 1..=PATTERN_CHARS));
     let options = TokenOptions {
         lifetime: Duration::seconds(lifetime_s),
         max_uses,
         cidr: body.cidr,
-        hostname_pattern: body.hostname_pattern,
-        tags: body.tags,
+        hostname_pattern: pattern.transpose()?,
+        tags: rules::tags("/tags", &body.tags)?,
         host: body.host_id.map(HostId),
         approval_required: body.approval_required,
     };
@@ -203,7 +208,7 @@ pub struct Approved {
     pub approved: u64,
 }
 
-/// `POST /api/v1/enroll-tokens/{id}/approve`: lets every host in that waits with this token.
+/// Lets every host in that waits with this token.
 #[utoipa::path(
     post,
     path = "/api/v1/enroll-tokens/{id}/approve",

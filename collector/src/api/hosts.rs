@@ -181,7 +181,7 @@ pub struct HostDetail {
     pub notes: Option<String>,
 }
 
-/// `GET /api/v1/hosts/{id}`: the `ETag` is of what operators edit, not of what the host reports.
+/// One host with all that is known of it. The `ETag` is of what operators edit, not of what the host reports.
 #[utoipa::path(
     get,
     path = "/api/v1/hosts/{id}",

@@ -53,7 +53,7 @@ pub struct SyncQuery {
     pub resolve_names: bool,
 }
 
-/// `POST /api/v1/inventory/sync`: makes and changes hosts as a document says, or says what it would do.
+/// Makes and changes hosts as a document says, or says what it would do.
 #[utoipa::path(
     post,
     path = "/api/v1/inventory/sync",
@@ -166,7 +166,7 @@ fn problem(error: SyncError) -> Problem {
     }
 }
 
-/// `GET /api/v1/inventory/sources`: every source that was ever read, and when.
+/// Lists every source that was ever read, and when.
 #[utoipa::path(
     get,
     path = "/api/v1/inventory/sources",
@@ -192,7 +192,7 @@ pub struct ExpectedQuery {
     pub cursor: Option<String>,
 }
 
-/// `GET /api/v1/inventory/expected`: the hosts that sources know beside those that report, by name.
+/// Lists the hosts that sources know beside those that report, by name.
 #[utoipa::path(
     get,
     path = "/api/v1/inventory/expected",
@@ -238,7 +238,7 @@ pub async fn ledger(app: &App, query: &ExpectedQuery) -> Result<Page<ExpectedRow
     Ok(page.0)
 }
 
-/// `GET /api/v1/hosts/{id}/probes`: what probes of a host without an agent found, newest first; the last 100.
+/// Lists what probes of a host without an agent found, newest first; the last 100.
 #[utoipa::path(
     get,
     path = "/api/v1/hosts/{id}/probes",

@@ -108,6 +108,11 @@ impl Problem {
         Self::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", detail)
     }
 
+    /// Its status, for an answer of another shape.
+    pub fn status_code(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
     /// 503: the same request may work in a while.
     pub fn unavailable(detail: impl std::fmt::Display) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
@@ -116,8 +121,7 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, Json(&self)).into_response();
+        let mut response = (self.status_code(), Json(&self)).into_response();
         // A person sees a page of it: `web::failed`.
         response.extensions_mut().insert(self);
         let content_type = HeaderValue::from_static("application/problem+json");

@@ -3,18 +3,24 @@
 
 use std::time::Duration;
 
-use axum::response::Response;
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http_body::Body;
 use tokio::time::Instant;
 use tracing::Span;
 use uuid::Uuid;
 
+use crate::api::problem::Problem;
 use crate::caller::Caller;
 use crate::metrics::{Metrics, method_name};
 use crate::traces;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Requests are answered within this.
+const ANSWER: Duration = Duration::from_secs(30);
 /// A longer one is not taken over.
 const ID_CHARS: usize = 64;
 /// A path in the log is cut here.
@@ -22,6 +28,19 @@ const PATH_CHARS: usize = 512;
 
 tokio::task_local! {
     static ID: String;
+}
+
+/// Answers a request that came as a whole within [`ANSWER`]; a body may take longer, and has a limit of its own.
+pub async fn in_time(request: Request, next: Next) -> Response {
+    let is_whole = request.body().is_end_stream();
+    let work = next.run(request);
+    if !is_whole {
+        return work.await;
+    }
+    let late = |_| Problem::unavailable(format!("no answer within {ANSWER:?}")).into_response();
+    tokio::time::timeout(ANSWER, work)
+        .await
+        .unwrap_or_else(late)
 }
 
 /// Left in an answer by the route that made it.

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use infratrack_collector::agents::enroll::{TokenOptions, create_token};
+use infratrack_collector::api::hosts::rules;
 use infratrack_collector::audit::{Actor, Change, record};
 use infratrack_collector::ca::{Ca, Place};
 use infratrack_collector::cli::Token;
@@ -32,6 +33,11 @@ pub(crate) async fn run(config: &Config, action: Token) -> anyhow::Result<()> {
             if !(1..=500).contains(&arguments.uses) {
                 bail!("--uses must be from 1 to 500");
             }
+            let tags = rules::tags("", &arguments.tags);
+            let tags = tags.map_err(|problem| {
+                let place = problem.errors.first().map(|place| place.detail.clone());
+                anyhow!("--tag {}", place.unwrap_or(problem.title))
+            })?;
             let ca = Ca::open_at(&Place::of(config).await?)?;
             let lifetime = Duration::from_secs(u64::from(arguments.minutes) * 60);
             let options = TokenOptions {
@@ -39,7 +45,7 @@ pub(crate) async fn run(config: &Config, action: Token) -> anyhow::Result<()> {
                 max_uses: arguments.uses,
                 cidr: arguments.cidr,
                 hostname_pattern: arguments.hostname,
-                tags: arguments.tags,
+                tags,
                 host: arguments.host,
                 approval_required: arguments.approve,
             };

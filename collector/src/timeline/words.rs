@@ -274,6 +274,8 @@ fn audit(row: &Row) -> Told {
     let fields = fields.map(|fields| {
         fields
             .keys()
+            // Which fields are an operator's follows from the others.
+            .filter(|key| *key != "edited")
             .map(|key| plain(key))
             .collect::<Vec<_>>()
             .join(", ")

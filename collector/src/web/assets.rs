@@ -44,7 +44,6 @@ const ASSETS: &[(&str, &str, &[u8])] = &[
     ("host.js", SCRIPT, own!("host.js")),
     ("charts.js", SCRIPT, own!("charts.js")),
     ("icon.svg", SVG, own!("icon.svg")),
-    ("htmx.js", SCRIPT, library!("htmx.js")),
     ("uplot.js", SCRIPT, library!("uplot.js")),
     ("uplot.css", CSS, library!("uplot.css")),
 ];

@@ -1,5 +1,5 @@
 //! How text gets into a page: markup stands as text, and characters that nobody sees but that change what others look like
-//! are seen. A host's name can't turn around what stands beside it, or look like another's.
+//! are shown by their name. A host's name can't turn around what stands beside it, or look like another's.
 
 use std::fmt::{self, Write};
 
@@ -12,31 +12,43 @@ pub struct Visible;
 impl Escaper for Visible {
     fn write_escaped_str<W: Write>(&self, mut dest: W, string: &str) -> fmt::Result {
         let mut rest = string;
-        while let Some((at, char, shown)) = next_hidden(rest) {
+        while let Some(at) = rest.find(is_hidden) {
             Html.write_escaped_str(&mut dest, &rest[..at])?;
-            dest.write_char(shown)?;
-            rest = &rest[at + char.len_utf8()..];
+            let mut chars = rest[at..].chars();
+            if let Some(char) = chars.next() {
+                name(&mut dest, char)?;
+            }
+            rest = chars.as_str();
         }
         Html.write_escaped_str(dest, rest)
     }
 }
 
-fn next_hidden(text: &str) -> Option<(usize, char, char)> {
-    let mut chars = text.char_indices();
-    chars.find_map(|(at, char)| Some((at, char, shown(char)?)))
+/// Controls; what orders text (UAX #9, explicit formatting); what has no width and joins nothing; tags.
+pub fn is_hidden(char: char) -> bool {
+    matches!(char,
+        '\0'..='\u{8}'
+        | '\u{b}'
+        | '\u{c}'
+        | '\u{e}'..='\u{1f}'
+        | '\u{7f}'..='\u{9f}'
+        | '\u{ad}'
+        | '\u{180e}'
+        | '\u{200b}'
+        | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}'
+        | '\u{feff}'
+        | '\u{fff9}'..='\u{fffb}'
+        | '\u{e0000}'..='\u{e007f}')
 }
 
-/// What stands for a character that is not to be there: the picture of a control (Unicode, block Control Pictures), and a
-/// replacement character for those that turn text around (UAX #9, explicit formatting characters).
-fn shown(char: char) -> Option<char> {
+/// The picture of a control of ASCII (Unicode, block Control Pictures), the code of any other.
+fn name<W: Write>(mut dest: W, char: char) -> fmt::Result {
     match char {
-        '\t' | '\n' | '\r' => None,
-        '\0'..='\u{1f}' => char::from_u32(0x2400 + u32::from(char)),
-        '\u{7f}' => Some('\u{2421}'),
-        '\u{80}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-            Some(char::REPLACEMENT_CHARACTER)
-        }
-        _ => None,
+        '\0'..='\u{1f}' => char::from_u32(0x2400 + u32::from(char))
+            .map_or(Ok(()), |picture| dest.write_char(picture)),
+        '\u{7f}' => dest.write_char('\u{2421}'),
+        char => write!(dest, "⟨U+{:04X}⟩", u32::from(char)),
     }
 }
 
@@ -58,14 +70,21 @@ mod tests {
         );
         assert_eq!(
             escaped("a\u{202e}gpj.exe\u{2069}"),
-            "a\u{fffd}gpj.exe\u{fffd}"
+            "a⟨U+202E⟩gpj.exe⟨U+2069⟩"
         );
-        assert_eq!(escaped("\u{1b}[31m\0<\u{7f}\u{9b}"), "␛[31m␀&#60;␡\u{fffd}");
+        assert_eq!(
+            escaped("\u{1b}[31m\0<\u{7f}\u{9b}\u{feff}"),
+            "␛[31m␀&#60;␡⟨U+009B⟩⟨U+FEFF⟩"
+        );
     }
 
     #[test]
     fn what_people_write_stays() {
-        for text in ["", "a\tb\r\nc", "Zoë, 東京, עברית\u{200f}, naïve 🙂"] {
+        for text in [
+            "",
+            "a\tb\r\nc",
+            "Zoë, 東京, עברית\u{200f}, naïve 👩\u{200d}💻 می\u{200c}خواهم",
+        ] {
             assert_eq!(escaped(text), text);
         }
     }

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use askama::Template;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
 use infratrack_shared::ids::HostId;
 use uuid::Uuid;
 
@@ -212,7 +211,7 @@ async fn show(
         state,
         query,
     };
-    let status = refused.and_then(|problem| StatusCode::from_u16(problem.status).ok());
+    let status = refused.map(Problem::status_code);
     let shown = web::page(&page.frame, &page);
     Ok((status.unwrap_or(shown.status()), shown).into_response())
 }

@@ -16,8 +16,8 @@ use crate::caller::Caller;
 use crate::inventory::report::SyncReport;
 use crate::store::expected_hosts::ExpectedRow;
 use crate::store::inventories::{self, InventoryRow};
+use crate::web;
 use crate::web::frame::Frame;
-use crate::web::{self, words};
 
 /// The ledger's lists, with what they are called.
 const STATES: [(&str, &str); 6] = [

@@ -1,4 +1,4 @@
-//! A form that was sent when its sender had to log in, or to prove who they are, first: what was typed comes along on that
+//! A form that was sent when its sender had to log in, to prove who they are, or to choose a password first: what was typed comes along on that
 //! page, and can be sent again behind it. Nothing of it is stored here.
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::api::requests::Answered;
 use crate::api::{csrf, input};
 use crate::app::App;
 use crate::web::frame::Frame;
-use crate::web::{self, login, step_up};
+use crate::web::{self, login, password, plain, step_up};
 
 /// A longer body is not kept: it has to fit into a form once more.
 const MAX_BYTES: usize = 16 * 1024;
@@ -71,7 +71,7 @@ impl Kept {
     }
 }
 
-/// What is behind the login or the proof: what was typed, to be sent again.
+/// What is behind the login, the proof or the new password: what was typed, to be sent again.
 #[derive(Template)]
 #[template(path = "kept.html")]
 struct KeptPage {
@@ -81,13 +81,8 @@ struct KeptPage {
 
 impl KeptPage {
     /// A field in a line.
-    fn cut(text: &str) -> String {
-        let line: String = text.chars().take(SHOWN_CHARS).collect();
-        if line.len() < text.len() {
-            format!("{line}…")
-        } else {
-            line
-        }
+    fn line(text: &str) -> String {
+        plain::line(text, SHOWN_CHARS)
     }
 }
 
@@ -96,7 +91,7 @@ pub fn page(frame: Frame, kept: Kept) -> Response {
     web::page(&frame.clone(), &KeptPage { frame, kept })
 }
 
-/// Keeps what a form says while its sender is asked to log in, or to prove who they are.
+/// Keeps what a form says while its sender is asked to log in, to prove who they are, or to choose a password.
 pub async fn forms(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     if request.method() != Method::POST || !is_short_form(request.headers()) {
         return next.run(request).await;
@@ -128,7 +123,12 @@ pub async fn forms(State(app): State<Arc<App>>, request: Request, next: Next) ->
             let asked = step_up::ask(&app, frame, &caller, kept).await;
             asked.unwrap_or_else(IntoResponse::into_response)
         }
-        (Missing::StepUp, None) => response,
+        (Missing::Password, Some(caller)) => {
+            let frame = Frame::new(&app, &headers, &uri, Some(caller.clone()));
+            let asked = password::ask(&app, frame, &caller, kept).await;
+            asked.unwrap_or_else(IntoResponse::into_response)
+        }
+        (Missing::StepUp | Missing::Password, None) => response,
     }
 }
 

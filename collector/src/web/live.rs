@@ -32,7 +32,7 @@ use crate::live::{Credential, End, MOST_HOSTS, Wanted, Watcher};
 use crate::login::session::Client;
 use crate::store::fleet;
 use crate::store::hosts::list::HostRow;
-use crate::store::hosts::watch;
+use crate::store::hosts::watch::{self, Watched};
 use crate::web::hosts::columns::Shown;
 use crate::web::hosts::row::Row;
 use crate::web::words;
@@ -53,7 +53,7 @@ const LATE: time::Duration = time::Duration::seconds(4);
 const QUERY_BYTES: usize = 8 * 1024;
 const TOKEN: HeaderName = HeaderName::from_static("x-api-token");
 
-/// `GET /live/hosts?ids=…&columns=…`: as events `row`, `gone`, `counts`, `new` and, before it is over, `end`.
+/// `GET /live/hosts?ids=…&columns=…`: as events `row`, `gone`, `counts` and, before it is over, `end`.
 pub async fn hosts(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
@@ -77,7 +77,7 @@ pub async fn hosts(
         return Ok(([(RETRY_AFTER, HeaderValue::from_static("30"))], problem).into_response());
     };
     if app.live.begin_reading() {
-        tokio::spawn(read(Arc::clone(&app)));
+        tokio::spawn(keep_reading(Arc::clone(&app)));
     }
     // When to come back; not all at once.
     let hello = format!("retry: {}\n\n", rand::random_range(1000..5000));
@@ -148,6 +148,14 @@ struct Reader {
     spoke: Instant,
 }
 
+/// Reads while somebody watches; a fault of one look does not end that of all who wait for the next.
+async fn keep_reading(app: Arc<App>) {
+    while let Err(error) = tokio::spawn(read(Arc::clone(&app))).await {
+        tracing::error!(%error, "the reader of open pages failed");
+        sleep(LOOK).await;
+    }
+}
+
 /// Reads while somebody watches.
 async fn read(app: Arc<App>) {
     let mut reader = Reader {
@@ -204,8 +212,12 @@ impl Reader {
         let rows = if wanted.hosts.is_empty() {
             Vec::new()
         } else {
-            let (hosts, fresh) = (&wanted.hosts, &wanted.fresh_hosts);
-            watch::list_changed(&mut connection, hosts, fresh, since, cutoffs).await?
+            let watched = Watched {
+                hosts: &wanted.hosts,
+                anyway: &wanted.fresh_hosts,
+                since,
+            };
+            watch::list_changed(&mut connection, watched, cutoffs).await?
         };
         let fleet = if is_of_fleet || wanted.has_fresh {
             Some(fleet::count(&mut connection, cutoffs, 0).await?)
@@ -264,17 +276,13 @@ impl Reader {
         live.send_rows(wanted, &changed, &made, hello.as_ref());
     }
 
-    /// Says how many hosts there are in each status, and that there is one more.
+    /// Says how many hosts there are in each status, and by the time of the newest that there is one more.
     fn tell_fleet(&mut self, fleet: fleet::Counts) {
         let before = self.fleet.replace(fleet);
-        let Some(before) = before.filter(|before| *before != fleet) else {
+        if before.is_none_or(|before| before == fleet) {
             return;
-        };
-        self.app.live.send_all(&counts(&fleet));
-        if fleet.newest_at > before.newest_at {
-            let total = json!({ "total": fleet.total });
-            self.app.live.send_all(&event("new", &total));
         }
+        self.app.live.send_all(&counts(&fleet));
         self.spoke = Instant::now();
     }
 

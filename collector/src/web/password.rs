@@ -15,6 +15,7 @@ use crate::app::App;
 use crate::caller::Caller;
 use crate::login::password::MIN_CHARS;
 use crate::web::frame::Frame;
+use crate::web::kept::{self, Kept};
 use crate::web::{self, settings};
 
 #[derive(Template)]
@@ -25,6 +26,7 @@ struct PasswordPage {
     /// They see no other page before.
     is_forced: bool,
     has_password: bool,
+    kept: Kept,
 }
 
 /// What the form sends.
@@ -34,6 +36,8 @@ pub struct Said {
     current_password: String,
     new_password: String,
     new_password_again: String,
+    kept_action: String,
+    kept_body: String,
 }
 
 /// `GET /password`.
@@ -42,7 +46,17 @@ pub async fn page(
     frame: Frame,
     Extension(caller): Extension<Caller>,
 ) -> Result<Response, Problem> {
-    show(&app, frame, &caller, StatusCode::OK, None).await
+    show(&app, frame, &caller, StatusCode::OK, None, Kept::default()).await
+}
+
+/// The page in place of the answer to a form that was sent before a password was chosen.
+pub async fn ask(
+    app: &App,
+    frame: Frame,
+    caller: &Caller,
+    kept: Kept,
+) -> Result<Response, Problem> {
+    show(app, frame, caller, StatusCode::FORBIDDEN, None, kept).await
 }
 
 /// `POST /password`.
@@ -53,16 +67,21 @@ pub async fn submit(
     form: Result<Form<Said>, FormRejection>,
 ) -> Result<Response, Problem> {
     let Form(said) = form?;
+    let kept = Kept {
+        action: said.kept_action,
+        body: said.kept_body,
+    };
     if said.new_password != said.new_password_again {
         let complaint = "The new password and its repetition differ.".to_owned();
         let status = StatusCode::UNPROCESSABLE_ENTITY;
-        return show(&app, frame, &caller, status, Some(complaint)).await;
+        return show(&app, frame, &caller, status, Some(complaint), kept).await;
     }
     let body = NewPassword {
         password: said.current_password,
         new_password: said.new_password,
     };
     let (status, complaint) = match password::choose(&app, &caller, body).await {
+        Ok(Chosen::Done) if kept.is_some() => return Ok(kept::page(frame, kept)),
         Ok(Chosen::Done) => return Ok(Redirect::to("/").into_response()),
         Ok(Chosen::Refused) => (
             StatusCode::FORBIDDEN,
@@ -73,12 +92,11 @@ pub async fn submit(
             format!("Too many attempts failed. Try again in {seconds} s."),
         ),
         Err(problem) if problem.status < 500 => {
-            let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::BAD_REQUEST);
-            (status, settings::complaint(&problem))
+            (problem.status_code(), settings::complaint(&problem))
         }
         Err(problem) => return Err(problem),
     };
-    show(&app, frame, &caller, status, Some(complaint)).await
+    show(&app, frame, &caller, status, Some(complaint), kept).await
 }
 
 async fn show(
@@ -87,12 +105,14 @@ async fn show(
     caller: &Caller,
     status: StatusCode,
     complaint: Option<String>,
+    kept: Kept,
 ) -> Result<Response, Problem> {
     let page = PasswordPage {
         frame,
         complaint,
         is_forced: caller.must_change_password(),
         has_password: password::has_one(app, caller).await?,
+        kept,
     };
     Ok((status, web::page(&page.frame, &page)).into_response())
 }

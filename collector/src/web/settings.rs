@@ -8,6 +8,7 @@ pub mod health;
 pub mod sessions;
 pub mod tokens;
 pub mod users;
+pub mod views;
 
 use axum::response::Redirect;
 

@@ -36,7 +36,7 @@ use sqlx::postgres::PgConnectOptions;
 use tempfile::TempDir;
 
 /// Anything that is to happen happens within this.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A running collector.
 pub(crate) struct Collector {

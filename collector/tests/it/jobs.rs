@@ -35,7 +35,7 @@ const FLEET: [&str; 14] = [
     "sample",
 ];
 /// Another collector leads within this.
-const TAKEN_OVER: Duration = Duration::from_secs(60);
+const TAKEN_OVER: Duration = Duration::from_secs(15);
 
 /// Collectors over one database and one directory, each a process; every run of a job is kept.
 struct Fleet {

@@ -79,8 +79,10 @@ export const flows = {
       t.must(t.page.url().endsWith('/hosts?liveness=offline'), 'it goes to the view');
       await t.has(name);
       await t.look('kept');
-      await t.page.getByRole('button', { name: 'Views', exact: true }).click();
-      await t.press(`Delete the view ${name}`, t.page.getByRole('dialog', { name: 'Views' }));
+      await t.go('/settings/views');
+      await t.has('Liveness: offline');
+      await t.look('settings');
+      await t.press(`Delete the view ${name}`);
       t.must((await t.page.getByText(name).count()) === 0, 'it is gone');
     },
   },
@@ -96,9 +98,9 @@ export const flows = {
       await t.page.getByLabel('Tag, owner or environment').fill(tag);
       await t.look('ticked');
       await t.press('Look what it would do');
-      await t.page.getByRole('heading', { name: `Tag with ${tag} 2 hosts?` }).waitFor();
+      await t.page.getByRole('heading', { name: `Tag 2 hosts with ${tag}?` }).waitFor();
       await t.look('asked');
-      await t.press(`Tag with ${tag} 2 hosts`);
+      await t.press(`Tag 2 hosts with ${tag}`);
       await t.has('2 changed');
       await t.look('done');
       await t.go(`/hosts?tag=${encodeURIComponent(tag)}`);

@@ -156,6 +156,11 @@ export const flows = {
       await t.page.getByRole('heading', { name: 'Keys' }).waitFor();
       await t.page.keyboard.press('Escape');
       await t.page.keyboard.press('Control+k');
+      await t.page.keyboard.type('roles');
+      await t.page.keyboard.press('Enter');
+      await t.page.waitForURL((url) => url.pathname === '/settings/roles');
+      await t.page.waitForLoadState();
+      await t.page.keyboard.press('Control+k');
       const field = t.page.getByRole('combobox', { name: 'Hosts, pages, actions' });
       await field.fill('audit');
       await t.page.getByRole('option', { name: /Overview/ }).waitFor({ state: 'hidden' });

@@ -128,7 +128,7 @@ impl BulkDone {
     }
 }
 
-/// `POST /api/v1/hosts/bulk`.
+/// Does one thing to all hosts for which every filter holds, or says what it would do.
 #[utoipa::path(
     post,
     path = "/api/v1/hosts/bulk",

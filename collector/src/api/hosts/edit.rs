@@ -39,7 +39,7 @@ pub struct NewHost {
     pub allow_duplicate_name: bool,
 }
 
-/// `POST /api/v1/hosts`: a host without an agent. 409 where a host at work has the name, unless that is allowed.
+/// Makes a host without an agent. 409 where a host at work has the name, unless that is allowed.
 #[utoipa::path(
     post,
     path = "/api/v1/hosts",
@@ -105,7 +105,7 @@ pub async fn create(
     Ok(tagged(&detail, made))
 }
 
-/// `PATCH /api/v1/hosts/{id}`: a merge patch (RFC 7396) of the version that `If-Match` names.
+/// Edits a host by a merge patch (RFC 7396) of the version that `If-Match` names.
 #[utoipa::path(
     patch,
     path = "/api/v1/hosts/{id}",

@@ -82,7 +82,7 @@ impl From<ChangeRow> for FactChange {
     }
 }
 
-/// `GET …/facts/history`: newest first.
+/// Lists how facts changed, newest first.
 #[utoipa::path(
     get,
     path = "/api/v1/hosts/{id}/facts/history",

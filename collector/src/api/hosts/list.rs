@@ -29,7 +29,7 @@ struct Cursor {
     id: Uuid,
 }
 
-/// `GET /api/v1/hosts`: hosts for which every filter holds; by `format` or `Accept`, all of them as CSV or NDJSON.
+/// Lists hosts for which every filter holds; by `format` or `Accept`, all of them as CSV or NDJSON.
 #[utoipa::path(
     get,
     path = "/api/v1/hosts",

@@ -101,7 +101,7 @@ pub struct DowntimeSpan {
     pub to: OffsetDateTime,
 }
 
-/// `GET …/metrics`.
+/// Sums of what heartbeats said, in steps for a chart.
 #[utoipa::path(
     get,
     path = "/api/v1/hosts/{id}/metrics",

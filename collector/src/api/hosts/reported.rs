@@ -23,7 +23,7 @@ use crate::store::gaps::GapRow;
 use crate::store::heartbeats::HeartbeatRow;
 use crate::store::{self, agent_certs};
 
-/// `GET /api/v1/hosts/{id}/heartbeats`: raw, newest first.
+/// Lists heartbeats as they were sent, newest first.
 #[utoipa::path(
     get,
     path = "/api/v1/hosts/{id}/heartbeats",
@@ -49,7 +49,7 @@ pub async fn heartbeats(
     }))
 }
 
-/// `GET /api/v1/hosts/{id}/facts`.
+/// Lists the host's facts as they are.
 #[utoipa::path(
     get,
     path = "/api/v1/hosts/{id}/facts",
@@ -68,7 +68,7 @@ pub async fn facts(
     Ok(Json(Page::whole(items)))
 }
 
-/// `GET /api/v1/hosts/{id}/events`: newest first.
+/// Lists what its agent noticed, newest first.
 #[utoipa::path(
     get,
     path = "/api/v1/hosts/{id}/events",
@@ -99,7 +99,7 @@ pub async fn events(
     }))
 }
 
-/// `GET /api/v1/hosts/{id}/gaps`: what will never come, newest first; at most 500.
+/// Lists the records that will never come, newest first; at most 500.
 #[utoipa::path(
     get,
     path = "/api/v1/hosts/{id}/gaps",
@@ -124,7 +124,7 @@ pub struct Revoked {
     pub revoked: u64,
 }
 
-/// `POST /api/v1/hosts/{id}/revoke`: every certificate of the host; every collector acts within 5 s.
+/// Revokes every certificate of the host; every collector acts within 5 s.
 #[utoipa::path(
     post,
     path = "/api/v1/hosts/{id}/revoke",

@@ -31,7 +31,7 @@ const AT_WORK: Duration = Duration::minutes(10);
 /// Events that are moved at once; with more, the transaction would take too long.
 const MOST_EVENTS: i64 = 100_000;
 
-/// `POST …/retire`: hides the host from lists and revokes its certificates.
+/// Hides the host from lists and revokes its certificates.
 #[utoipa::path(
     post,
     path = "/api/v1/hosts/{id}/retire",
@@ -74,7 +74,7 @@ pub async fn retire(
     detail(&app, id).await.map(Json)
 }
 
-/// `POST …/unretire`: shows the host again. Its agent enrolls with a token made for this host.
+/// Shows the host again. Its agent enrolls with a token made for this host.
 #[utoipa::path(
     post,
     path = "/api/v1/hosts/{id}/unretire",
@@ -120,8 +120,8 @@ pub struct Merge {
     pub into: Uuid,
 }
 
-/// `POST …/merge`: events, tasks, gaps, refused records and the history of facts move to another host, which gets the
-/// tags too; this one is retired. Its heartbeats stay readable under its id.
+/// Moves events, tasks, gaps, refused records and the history of facts to another host, which gets the tags too, and
+/// retires this one. Its heartbeats stay readable under its id.
 #[utoipa::path(
     post,
     path = "/api/v1/hosts/{id}/merge",
@@ -269,7 +269,7 @@ async fn move_rows(connection: &mut PgConnection, from: HostId, to: HostId) -> s
     merge::update_merged(connection, from, to).await.map(drop)
 }
 
-/// `DELETE /api/v1/hosts/{id}`: everything the host reported and what was said of it. The audit log stays, and what
+/// Deletes everything the host reported and what was said of it. The audit log stays, and what
 /// was issued to the host stays refused.
 #[utoipa::path(
     delete,

@@ -296,7 +296,7 @@ mod tests {
         assert_eq!(view.late.as_deref(), Some("3 h"));
         assert_eq!(
             (view.title.as_str(), view.class.as_str()),
-            ("<b>⟨U+202E⟩", "item event bad")
+            ("<b>\u{202e}", "item event bad")
         );
     }
 

@@ -56,17 +56,18 @@ struct BulkPage {
 }
 
 impl BulkPage {
-    /// What is done to hosts, as a sentence's beginning.
-    fn deed(&self) -> String {
+    /// What is done to so many hosts.
+    fn deed(&self, count: usize) -> String {
         let value = cut(self.form.value.trim());
+        let hosts = format!("{count} host{}", if count == 1 { "" } else { "s" });
         match (self.form.deed.as_str(), value.is_empty()) {
-            ("add_tags", _) => format!("Tag with {value}"),
-            ("remove_tags", _) => format!("Take the tag {value} from"),
-            ("owner", true) => "Take the owner from".to_owned(),
-            ("owner", false) => format!("Make {value} the owner of"),
-            ("environment", true) => "Take the environment from".to_owned(),
-            ("environment", false) => format!("Put into {value}"),
-            _ => "Retire".to_owned(),
+            ("add_tags", _) => format!("Tag {hosts} with {value}"),
+            ("remove_tags", _) => format!("Take the tag {value} from {hosts}"),
+            ("owner", true) => format!("Take the owner from {hosts}"),
+            ("owner", false) => format!("Make {value} the owner of {hosts}"),
+            ("environment", true) => format!("Take the environment from {hosts}"),
+            ("environment", false) => format!("Put {hosts} into {value}"),
+            _ => format!("Retire {hosts}"),
         }
     }
 
@@ -215,8 +216,7 @@ fn show(
         form.total = Some(report.matched);
         form.digest = Some(report.digest.clone());
     }
-    let status = problem.as_ref().map(|problem| problem.status);
-    let status = status.and_then(|status| StatusCode::from_u16(status).ok());
+    let status = problem.as_ref().map(Problem::status_code);
     let complaint = problem.map(|problem| problem.detail.unwrap_or(problem.title));
     let page = BulkPage {
         frame,

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use askama::Template;
 use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Redirect, Response};
+use http::HeaderMap;
 use http::header::{CACHE_CONTROL, SET_COOKIE};
-use http::{HeaderMap, StatusCode};
 
 use crate::api::enroll_tokens::{self, Created, NewToken};
 use crate::api::problem::Problem;
@@ -72,9 +72,8 @@ pub async fn token(
     match enroll_tokens::make(&app, &caller, new).await {
         Ok(token) => page(&app, frame, Some(token), None),
         Err(problem) => {
-            let status = StatusCode::from_u16(problem.status);
-            let answer = page(&app, frame, None, Some(problem));
-            (status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE), answer).into_response()
+            let status = problem.status_code();
+            (status, page(&app, frame, None, Some(problem))).into_response()
         }
     }
 }

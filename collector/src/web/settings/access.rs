@@ -40,7 +40,8 @@ impl Line {
         Self {
             method: route.method.to_string(),
             path: route.path.clone(),
-            what: what.unwrap_or_default(),
+            // The document is Markdown.
+            what: what.unwrap_or_default().replace('`', ""),
             role: match route.access {
                 Access::Public => None,
                 Access::Role(role) => Some(role),

@@ -6,7 +6,6 @@ use askama::Template;
 use axum::extract::rejection::FormRejection;
 use axum::extract::{Extension, Form, State};
 use axum::response::{IntoResponse, Redirect, Response};
-use http::StatusCode;
 use serde::Deserialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -138,7 +137,7 @@ pub async fn create(
                 complaint: Some(settings::complaint(&problem)),
                 form,
             };
-            let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::BAD_REQUEST);
+            let status = problem.status_code();
             Ok((status, web::page(&page.frame, &page)).into_response())
         }
         Err(problem) => Err(problem),

@@ -7,7 +7,6 @@ use askama::Template;
 use axum::extract::rejection::FormRejection;
 use axum::extract::{Extension, Form, State};
 use axum::response::{IntoResponse, Redirect, Response};
-use http::StatusCode;
 use ipnet::IpNet;
 use serde::Deserialize;
 use time::{Duration, OffsetDateTime};
@@ -141,7 +140,7 @@ pub async fn create(
                 complaint: Some(settings::complaint(&problem)),
                 form,
             };
-            let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::BAD_REQUEST);
+            let status = problem.status_code();
             Ok((status, web::page(&page.frame, &page)).into_response())
         }
         Err(problem) => Err(problem),

@@ -115,7 +115,7 @@ pub async fn create(
                 complaint,
                 form,
             };
-            Ok((status(&problem), web::page(&page.frame, &page)).into_response())
+            Ok((problem.status_code(), web::page(&page.frame, &page)).into_response())
         }
         Err(problem) => Err(problem),
     }
@@ -147,7 +147,15 @@ pub async fn update(
         Ok(()) => Ok(Redirect::to(list).into_response()),
         Err(problem) if problem.status < 500 => {
             let complaint = Some(settings::complaint(&problem));
-            show(&app, frame, &caller, &name, status(&problem), complaint).await
+            show(
+                &app,
+                frame,
+                &caller,
+                &name,
+                problem.status_code(),
+                complaint,
+            )
+            .await
         }
         Err(problem) => Err(problem),
     }
@@ -199,8 +207,4 @@ async fn show(
         user,
     };
     Ok((status, web::page(&page.frame, &page)).into_response())
-}
-
-fn status(problem: &Problem) -> StatusCode {
-    StatusCode::from_u16(problem.status).unwrap_or(StatusCode::BAD_REQUEST)
 }

@@ -234,6 +234,14 @@ async fn a_token_for_a_host_names_one_that_exists_and_is_used_once() {
             r#"{"host_id": "01890000-0000-7000-8000-000000000000"}"#.to_owned(),
             StatusCode::NOT_FOUND,
         ),
+        (
+            r#"{"tags": ["web", "a\u0000b"]}"#.to_owned(),
+            StatusCode::UNPROCESSABLE_ENTITY,
+        ),
+        (
+            r#"{"hostname_pattern": "web\u0000*"}"#.to_owned(),
+            StatusCode::UNPROCESSABLE_ENTITY,
+        ),
     ] {
         let path = "/api/v1/enroll-tokens";
         let (status, answer) = collector.api(Method::POST, path, &body).await;

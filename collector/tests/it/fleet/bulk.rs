@@ -38,7 +38,7 @@ async fn all_that_match_are_counted_before_and_changed_after_the_answer() {
     ];
     let response = form(&collector, "/hosts/bulk", None, &asked).await;
     let html = text(&response);
-    let question = format!("<h1>Tag with moved {} hosts?</h1>", matching.len());
+    let question = format!("<h1>Tag {} hosts with moved?</h1>", matching.len());
     assert!(html.contains(&question), "{html}");
     assert!(walk(&collector, "tag=moved", 50).await.is_empty());
     let (status, done) = send(&collector, &confirmed(&html)).await;

@@ -155,7 +155,7 @@ async fn a_host_that_comes_is_told_to_all_with_the_new_counts() {
         })
         .await;
     let host = collector.host().await;
-    stream.until("new", |new| new["total"] == 1).await;
+    stream.until("counts", |counts| counts["total"] == 1).await;
     beat(&collector, &host, 0.1).await;
     let counts = stream
         .until("counts", |counts| counts["healthy"] == 1)
@@ -242,7 +242,7 @@ async fn a_stream_is_no_use_of_its_session_and_ends_with_it_and_with_its_role() 
     // It was asked again and goes on.
     collector.clock.advance(time::Duration::seconds(61));
     collector.host().await;
-    stream.until("new", |_| true).await;
+    stream.until("counts", |counts| counts["total"] == 1).await;
     assert_eq!(used_at().await, before);
     let sql = "update users set role = 'viewer'";
     sqlx::query(sql).execute(&collector.pool).await.unwrap();

@@ -5,7 +5,9 @@ use std::cmp::Ordering;
 use http::{Method, StatusCode};
 use infratrack_collector::api::hosts::query::HostsQuery;
 use infratrack_collector::store::hosts::list::{self, Page};
+use infratrack_collector::store::hosts::watch::{self, Watched};
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::{fleet, ids, walk};
 use crate::harness::Collector;
@@ -325,6 +327,36 @@ async fn no_list_of_hosts_reads_a_big_table_from_end_to_end() {
                 "{query}:\n{plan}"
             );
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_that_are_watched_are_found_by_their_ids() {
+    let collector = Collector::start().await;
+    fleet(&collector, 5, 500).await;
+    let app = &collector.server.app;
+    let now = app.clock.now();
+    let mut connection = collector.pool.acquire().await.unwrap();
+    let sql = "select host_id from hosts limit 50";
+    let hosts: Vec<Uuid> = sqlx::query_scalar(sql)
+        .fetch_all(&mut *connection)
+        .await
+        .unwrap();
+    // Of a table that is small here, all would be read.
+    let sql = "set enable_seqscan = off";
+    sqlx::query(sql).execute(&mut *connection).await.unwrap();
+    for since in [None, Some(now)] {
+        let watched = Watched {
+            hosts: &hosts,
+            anyway: &hosts[..1],
+            since,
+        };
+        let cutoffs = app.silence.cutoffs(now);
+        let plan = watch::explain(&mut connection, watched, cutoffs)
+            .await
+            .unwrap();
+        assert!(plan.contains("host_id = ANY"), "{plan}");
+        assert!(!plan.contains("Seq Scan"), "{plan}");
     }
 }
 

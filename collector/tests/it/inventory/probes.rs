@@ -153,6 +153,7 @@ async fn the_last_hundred_probes_are_kept_and_what_they_found_is_not_believed_fo
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let collector = collector(listener.local_addr().unwrap().port()).await;
     let id = add(&collector, "kept", "127.0.0.1").await;
+    probed(&collector, &id, 1).await;
     sqlx::query(
         "insert into probes (host_id, at, ok)
          select $1::uuid, now() - make_interval(days => n), false from generate_series(1, 150) as n",
@@ -161,6 +162,7 @@ async fn the_last_hundred_probes_are_kept_and_what_they_found_is_not_believed_fo
     .execute(&collector.pool)
     .await
     .unwrap();
+    collector.clock.advance(time::Duration::minutes(5));
     let rows = "select count(*) from probes where host_id = $1::uuid";
     eventually("the old ones to go", || async {
         let count: i64 = sqlx::query_scalar(rows)

@@ -89,12 +89,23 @@ async fn it_is_chosen_once_and_then_everything_is_open_again() {
         refused.is(status).has(said).lacks(new);
         bob.get("/settings/account").await.sends_to("/password");
     }
+    // What was sent before is not lost.
+    let sent = bob.post("/hosts/views", &[("name", "Mine & hers")]).await;
+    sent.is(no)
+        .has("Choose a password of your own")
+        .has("name=\"kept_action\" value=\"/hosts/views\"");
     let fields = [
         ("current_password", GIVEN),
         ("new_password", mine),
         ("new_password_again", mine),
+        ("kept_action", "/hosts/views"),
+        ("kept_body", "name=Mine+%26+hers"),
     ];
-    bob.post("/password", &fields).await.sends_to("/");
+    bob.post("/password", &fields)
+        .await
+        .is(StatusCode::OK)
+        .has("Go on with what you sent")
+        .has("Mine &#38; hers");
     bob.get("/settings/account").await.is(StatusCode::OK);
     assert_eq!(
         elsewhere.get("/settings/account").await.to,

@@ -10,7 +10,7 @@ use crate::harness::Collector;
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_in_the_navigation_is_refused() {
     let collector = Collector::start().await;
-    for (role, places) in [("viewer", 6), ("lead", 6), ("admin", 9)] {
+    for (role, places) in [("viewer", 7), ("lead", 7), ("admin", 10)] {
         let browser = Browser::of(&collector, role, role).await;
         let page = browser.get("/settings/account").await;
         page.is(StatusCode::OK).has("name and password");
