@@ -132,6 +132,11 @@ repository() {
     programs apt-ftparchive=apt-utils createrepo_c=createrepo-c rpmsign=rpm gpg=gnupg dnf=dnf
 }
 
+# The package managers' own order of versions, for the distribution's Python.
+versions() {
+    /usr/bin/python3 -c 'import apt_pkg, rpm' 2>/dev/null || packages dpkg python3-apt python3-rpm
+}
+
 # What boots hosts, and makes them fail.
 hosts() {
     programs systemd-nspawn=systemd-container debootstrap=debootstrap ip=iproute2 nft=nftables ssh=openssh-client \
@@ -140,7 +145,7 @@ hosts() {
 
 for wanted in "$@"; do
     case "$wanted" in
-    postgres | disk | peers | lint | browser | repository | hosts) "$wanted" ;;
+    postgres | disk | peers | lint | browser | repository | hosts | versions) "$wanted" ;;
     ansible) python ansible ansible-lint 'ansible-core>=2.16,<2.22' ansible-lint ;;
     # The provider of logins that the tests log in by.
     oidc) node_modules testkit/oidc ;;

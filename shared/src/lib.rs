@@ -9,4 +9,5 @@ pub mod limits;
 pub mod spiffe;
 pub mod time;
 pub mod token;
+pub mod version;
 pub mod wire;
