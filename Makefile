@@ -44,7 +44,7 @@ bench-api: deps-postgres deps-ui ## Measure the API over 10,000 and 50,000 hosts
 	$(CARGO) build --release --locked --bin infratrack-bench
 	target/release/infratrack-bench api --document docs/benchmarks.md $(BENCH_ARGS)
 
-bench-ui: deps-postgres deps-ui ## Measure the pages over 10,000 hosts, and what 200 clients of the live stream cost
+bench-ui: deps-postgres deps-ui deps-browser ## Measure the pages over 10,000 hosts, and what 200 clients of the live stream cost
 	$(CARGO) build --release --locked --bin infratrack-collector --bin infratrack-bench
 	target/release/infratrack-bench ui --document docs/benchmarks.md $(BENCH_ARGS)
 

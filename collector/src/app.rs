@@ -25,6 +25,7 @@ use crate::login::oidc::provider::Provider;
 use crate::login::proxy::TrustedProxy;
 use crate::login::{Trust, Turns};
 use crate::metrics::Metrics;
+use crate::offered::Offered;
 use crate::rate::Rates;
 
 /// One collector's state.
@@ -66,6 +67,8 @@ pub struct App {
     pub silence: Silence,
     /// Who watches hosts on open pages.
     pub live: Arc<Live>,
+    /// What filters of hosts offer.
+    pub offered: Offered,
 }
 
 impl App {
@@ -113,6 +116,7 @@ impl App {
             policy,
             silence,
             live: Arc::default(),
+            offered: Offered::default(),
         })
     }
 }

@@ -22,6 +22,7 @@ pub mod jobs;
 pub mod live;
 pub mod login;
 pub mod metrics;
+pub mod offered;
 pub mod postgres;
 pub mod rate;
 pub mod roles;

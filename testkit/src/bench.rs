@@ -18,3 +18,17 @@ pub mod rounds;
 pub mod sender;
 pub mod subject;
 pub mod ui;
+
+use std::time::Duration;
+
+/// The time within which this part of them was done, of sorted ones.
+pub fn percentile(took: &[Duration], part: f64) -> Duration {
+    let last = took.len().saturating_sub(1);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "an index of a short list"
+    )]
+    let index = (last as f64 * part).ceil() as usize;
+    took.get(index).copied().unwrap_or_default()
+}

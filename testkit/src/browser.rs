@@ -5,12 +5,13 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use serde_json::json;
 use tokio::process::Command;
 use tokio::time::timeout;
 
 /// Given to a page; starting and ending the browser comes on top.
 const SECONDS: u64 = 60;
-/// Given to all flows of a job.
+/// Given to a script for its whole job.
 const FLOWS: Duration = Duration::from_mins(10);
 
 /// The page that a browser comes to rest on, from an address on: its document, once it has the CSS selector.
@@ -39,7 +40,33 @@ pub async fn land(address: &str, selector: &str) -> anyhow::Result<String> {
 pub async fn flows(mut job: serde_json::Value) -> anyhow::Result<String> {
     let pictures = root()?.join("target/pictures");
     job["pictures"] = pictures.to_string_lossy().into();
-    let mut driver = node("flows.mjs")?;
+    run("flows.mjs", &job).await
+}
+
+/// How long each of so many loads of a list of hosts took until its first host could be ticked; see
+/// `testkit/browser/usable.mjs`.
+///
+/// # Errors
+///
+/// When there is no browser, or the list does not do what it is asked.
+pub async fn usable(
+    base: &str,
+    token: &str,
+    path: &str,
+    loads: usize,
+) -> anyhow::Result<Vec<Duration>> {
+    let job = json!({ "base": base, "token": token, "path": path, "loads": loads });
+    let printed = run("usable.mjs", &job).await?;
+    let took: Vec<f64> = serde_json::from_str(&printed)?;
+    Ok(took
+        .into_iter()
+        .map(|ms| Duration::from_secs_f64(ms / 1e3))
+        .collect())
+}
+
+/// What a script prints that takes a job.
+async fn run(script: &str, job: &serde_json::Value) -> anyhow::Result<String> {
+    let mut driver = node(script)?;
     driver.arg(job.to_string());
     let ended = timeout(FLOWS, driver.output()).await;
     let output = ended.context("the browser does not end")?;

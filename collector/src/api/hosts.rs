@@ -148,7 +148,7 @@ fn reason(code: &str, row: &HostRow) -> String {
     let percent = |ratio: Option<f32>| ratio.unwrap_or_default() * 100.0;
     match code {
         "offline" | "late" => match &row.liveness_reason {
-            Some(why) if row.liveness == code => format!("{code}: {why}"),
+            Some(why) if row.liveness == code => silence(code, why),
             _ => code.to_owned(),
         },
         "unprobed" => "it has no agent, and is not probed any more".to_owned(),
@@ -156,10 +156,10 @@ fn reason(code: &str, row: &HostRow) -> String {
         "disk_critical" | "disk_warning" => {
             format!("a filesystem is {:.0} % full", percent(row.disk_used_ratio))
         }
-        "failed_units" => format!(
-            "{} systemd units failed",
-            row.failed_unit_count.unwrap_or_default()
-        ),
+        "failed_units" => match row.failed_unit_count.unwrap_or_default() {
+            1 => "a systemd unit failed".to_owned(),
+            count => format!("{count} systemd units failed"),
+        },
         "reboot_required" => "a reboot has been required for over 7 days".to_owned(),
         "clock_skew" => {
             format!(
@@ -169,6 +169,14 @@ fn reason(code: &str, row: &HostRow) -> String {
         }
         "certificate_expiring" => "the certificate expires in less than 10 days".to_owned(),
         other => other.to_owned(),
+    }
+}
+
+/// How silent a host is, and why.
+pub fn silence(liveness: &str, why: &str) -> String {
+    match why {
+        "unknown" => format!("{liveness}, why is not known"),
+        why => format!("{liveness}: {why}"),
     }
 }
 

@@ -29,8 +29,6 @@ use asked::Asked;
 use columns::{COLUMNS, Column, NAME};
 use row::Row;
 
-/// Values of each field that are offered.
-const VALUES: i64 = 40;
 /// Views that have a place of their own above the list.
 const VIEWS: usize = 6;
 /// Statuses in the order in which they are looked at.
@@ -68,7 +66,7 @@ struct HostsPage {
     page: Page<Host>,
     /// Of the hosts that match but for their status, how many are in each.
     counts: Vec<(String, i64)>,
-    values: Vec<Value>,
+    values: Arc<[Value]>,
     views: Vec<View>,
     /// Some of these hosts are made up.
     has_sample: bool,
@@ -218,7 +216,7 @@ async fn look(
     let cutoffs = app.silence.cutoffs(app.clock.now());
     let mut connection = app.pool.acquire().await?;
     let counts = facets::count_by_status(&mut connection, &filter, cutoffs).await?;
-    let values = facets::list_values(&mut connection, VALUES).await?;
+    let values = app.offered.values(&mut connection, app.clock.now()).await?;
     let has_sample = sample_hosts::is_any(&mut connection, &ids).await?;
     let has_steps = !first::is_dismissed(headers) && {
         let (real, _) = sample_hosts::count_real(&mut connection, &[]).await?;
@@ -250,7 +248,7 @@ async fn refused(
         asked: Asked::default(),
         page: Page::whole(Vec::new()),
         counts: Vec::new(),
-        values: Vec::new(),
+        values: Arc::default(),
         views: kept::all(app, caller).await?,
         has_sample: false,
         has_steps: false,

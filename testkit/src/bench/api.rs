@@ -28,6 +28,7 @@ use serde_json::Value;
 use sqlx::PgPool;
 use tokio::time::Instant;
 
+use super::percentile;
 use crate::postgres::reachable_tempdir;
 use questions::Question;
 use sample::Sample;
@@ -51,20 +52,6 @@ pub struct Measured {
     pub goal: Option<Duration>,
     pub took: Vec<Duration>,
     pub bytes: usize,
-}
-
-impl Measured {
-    /// The time within which this part of the answers came.
-    pub fn percentile(&self, part: f64) -> Duration {
-        let last = self.took.len().saturating_sub(1);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "an index of a short list"
-        )]
-        let index = (last as f64 * part).ceil() as usize;
-        self.took.get(index).copied().unwrap_or_default()
-    }
 }
 
 /// Everything that was measured over one fleet.
@@ -108,7 +95,11 @@ pub async fn run(options: Options, say: impl Fn(&str)) -> anyhow::Result<Results
     let mut measured = Vec::new();
     for question in &asked {
         let one = ask(&mut client, question, options.requests).await?;
-        say(&format!("{}: p95 {:?}", one.name, one.percentile(0.95)));
+        say(&format!(
+            "{}: p95 {:?}",
+            one.name,
+            percentile(&one.took, 0.95)
+        ));
         measured.push(one);
     }
     measured.push(count_by_status(&collector, &pool, options.requests).await?);
@@ -227,7 +218,7 @@ async fn explain_slowest(
         .iter()
         .zip(measured)
         .filter(|(question, _)| question.query(0).is_some());
-    let slowest = lists.max_by_key(|(_, measured)| measured.percentile(0.95));
+    let slowest = lists.max_by_key(|(_, measured)| percentile(&measured.took, 0.95));
     let (question, _) = slowest.context("no list was measured")?;
     let query = question.query(0).context("it is a list")?;
     let query: HostsQuery = serde_html_form::from_str(query)?;

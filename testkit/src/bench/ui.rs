@@ -1,5 +1,5 @@
 //! How long pages take to begin over 10,000 hosts, beside a request that asks nothing of anybody; how much they weigh;
-//! and what clients of the live stream cost the collector while every host reports.
+//! when a list of hosts can be used in a browser; and what clients of the live stream cost the collector while every host reports.
 
 mod live;
 pub mod report;
@@ -7,20 +7,27 @@ pub mod report;
 use std::time::Duration;
 
 use anyhow::Context;
-use http::StatusCode;
+use http::{Method, StatusCode};
 use infratrack_collector::clock::Clock;
 use infratrack_collector::login::token::{self, NewToken};
-use infratrack_collector::roles::Role;
+use infratrack_collector::roles::{Access, Role, routes};
 use sqlx::{Connection, PgConnection};
 
 use super::api::Client;
 use super::api::sample::{self, Sample};
+use super::percentile;
 use super::subject::Subject;
+use crate::browser;
 use crate::postgres::reachable_tempdir;
 
 /// What a page may take to its first byte at p95, and weigh without charts.
 pub const FIRST_BYTE: Duration = Duration::from_millis(200);
 pub const WEIGHT_BYTES: usize = 250_000;
+/// A list of hosts can be used in a browser within this at p95.
+pub const USABLE: Duration = Duration::from_secs(1);
+/// The list that is loaded in a browser, so often.
+const LIST: &str = "/hosts?view=all";
+const LOADS: usize = 20;
 /// What all clients of the live stream may take of a core.
 pub const LIVE_SHARE: f64 = 0.05;
 /// What begins on every page.
@@ -47,20 +54,6 @@ pub struct Measured {
     pub bytes: usize,
 }
 
-impl Measured {
-    /// The time within which this part of the answers began.
-    pub fn percentile(&self, part: f64) -> Duration {
-        let last = self.took.len().saturating_sub(1);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "an index of a short list"
-        )]
-        let index = (last as f64 * part).ceil() as usize;
-        self.took.get(index).copied().unwrap_or_default()
-    }
-}
-
 /// What the live stream took.
 #[derive(Clone, Copy, Debug)]
 pub struct Live {
@@ -80,6 +73,8 @@ pub struct Results {
     pub options: Options,
     pub baseline: Measured,
     pub pages: Vec<Measured>,
+    /// Of each load in a browser, sorted.
+    pub usable: Vec<Duration>,
     pub live: Live,
 }
 
@@ -120,10 +115,21 @@ pub async fn run(options: Options, say: impl Fn(&str)) -> anyhow::Result<Results
             }
         }
         page.took.sort();
-        say(&format!("{}: p95 {:?}", page.path, page.percentile(0.95)));
+        say(&format!(
+            "{}: p95 {:?}",
+            page.path,
+            percentile(&page.took, 0.95)
+        ));
         pages.push(page);
     }
     baseline.took.sort();
+    let base = format!("http://{}", subject.operators);
+    let mut usable = browser::usable(&base, &secret, LIST, LOADS).await?;
+    usable.sort();
+    say(&format!(
+        "usable in a browser: p95 {:?}",
+        percentile(&usable, 0.95)
+    ));
     let live = live::measure(&subject, &mut database, &secret, options, &say).await?;
     drop(client);
     database.close().await?;
@@ -132,15 +138,16 @@ pub async fn run(options: Options, say: impl Fn(&str)) -> anyhow::Result<Results
         options,
         baseline,
         pages,
+        usable,
         live,
     })
 }
 
-/// The pages: those that are linked, and lists of every kind.
+/// The pages: all that there are, those that the first one links to, and lists of every kind.
 async fn paths(client: &mut Client) -> anyhow::Result<Vec<String>> {
     let mut paths: Vec<String> = [
         "/",
-        "/hosts?view=all",
+        LIST,
         "/hosts?sort=status",
         "/hosts?status=unhealthy",
         "/hosts?liveness=offline",
@@ -151,6 +158,17 @@ async fn paths(client: &mut Client) -> anyhow::Result<Vec<String>> {
     ]
     .map(str::to_owned)
     .into();
+    // Every other page that is one and not one of many.
+    let is_page = |path: &str| {
+        let is_other = ["/api/", "/live/", "/metrics"]
+            .iter()
+            .any(|start| path.starts_with(start));
+        !path.contains('{') && !is_other
+    };
+    let pages = routes().iter().filter(|route| {
+        route.method == Method::GET && route.access != Access::Public && is_page(&route.path)
+    });
+    let mut others: Vec<String> = pages.map(|route| route.path.clone()).collect();
     let home = String::from_utf8_lossy(&client.get("/").await?).into_owned();
     let list = client.document("/api/v1/hosts?limit=500&fields=id").await?;
     let cursor = list["next_cursor"].as_str().context("one page of hosts")?;
@@ -159,10 +177,11 @@ async fn paths(client: &mut Client) -> anyhow::Result<Vec<String>> {
     paths.push(format!("/hosts/{host}"));
     let links = home.split("href=\"").skip(1);
     let links = links.filter_map(|part| part.split('"').next());
-    for link in links.filter(|link| link.starts_with('/') && !link.starts_with("/static")) {
-        let link = link.replace("&#38;", "&");
-        if !paths.contains(&link) && client.status(&link).await? == StatusCode::OK {
-            paths.push(link);
+    let links = links.filter(|link| link.starts_with('/') && !link.starts_with("/static"));
+    others.extend(links.map(|link| link.replace("&#38;", "&")));
+    for other in others {
+        if !paths.contains(&other) && client.status(&other).await? == StatusCode::OK {
+            paths.push(other);
         }
     }
     Ok(paths)

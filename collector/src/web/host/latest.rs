@@ -70,7 +70,7 @@ impl State {
         match (&self.host.liveness_reason, self.host.liveness.as_str()) {
             (_, "never") => "it has never reported".to_owned(),
             (Some(why), liveness) if liveness != "online" => {
-                format!("{liveness}: {}", line(why, 80))
+                hosts::silence(liveness, &line(why, 80))
             }
             (_, liveness) => liveness.to_owned(),
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::questions::LIST;
 use super::{Measured, Results};
-use crate::bench::machine;
+use crate::bench::{machine, percentile};
 
 fn ms(duration: Duration) -> String {
     format!("{:.1}", duration.as_secs_f64() * 1e3)
@@ -41,7 +41,7 @@ pub fn text(all: &[Results], date: &str, command: &str) -> anyhow::Result<String
 }
 
 fn row(measured: &Measured, lists: Duration) -> String {
-    let p95 = measured.percentile(0.95);
+    let p95 = percentile(&measured.took, 0.95);
     let goal = measured
         .goal
         .map(|goal| if goal == LIST { goal.max(lists) } else { goal });
@@ -52,9 +52,9 @@ fn row(measured: &Measured, lists: Duration) -> String {
     format!(
         "| {} | {} | {} | {} | {wanted} | {holds} | {} |\n",
         measured.name,
-        ms(measured.percentile(0.5)),
+        ms(percentile(&measured.took, 0.5)),
         ms(p95),
-        ms(measured.percentile(0.99)),
+        ms(percentile(&measured.took, 0.99)),
         measured.bytes,
     )
 }
