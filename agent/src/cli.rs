@@ -31,6 +31,8 @@ pub enum Command {
     },
     /// Print the facts this host would report, as JSON.
     Facts,
+    /// Print the packages that are installed on this host, as JSON.
+    Packages,
     /// The configuration.
     #[command(subcommand)]
     Config(Configuration),

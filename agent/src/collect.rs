@@ -16,7 +16,7 @@ mod fact;
 mod facts;
 mod filesystems;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod heartbeat;
 mod identity;
 mod kernel;

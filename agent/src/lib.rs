@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod enroll;
 pub mod failpoint;
 pub mod identity;
+pub mod packages;
 pub mod reporter;
 pub mod returning;
 pub mod spool;

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         | Command::Enroll(_)
         | Command::Status { .. }
         | Command::Facts
+        | Command::Packages
         | Command::Config(_) => {}
     }
     let config = match Config::load(cli.config.as_deref()) {
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
                 Command::Status { json } => cmd::status::run(&config, json),
                 Command::Config(Configuration::Show) => cmd::config::show(&config),
                 Command::Facts => cmd::facts::run(&config).await,
+                Command::Packages => cmd::packages::run(),
                 Command::SpoolStore { .. } | Command::SpoolProbe { .. } | Command::CheckUpdates => {
                     Ok(())
                 }

@@ -4,6 +4,7 @@ pub(crate) mod config;
 pub(crate) mod enroll;
 pub(crate) mod facts;
 pub(crate) mod owner;
+pub(crate) mod packages;
 pub(crate) mod run;
 pub(crate) mod status;
 

@@ -3,9 +3,12 @@
 //! Paths are given without the leading slash, so that a fixture tree can stand in for `/`.
 //! Every source reads through here.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
 
 use super::Reason;
 
@@ -36,12 +39,32 @@ impl Root {
     }
 
     /// The place of an absolute or relative path below the root.
-    pub(super) fn path(&self, path: &str) -> PathBuf {
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
         self.0.join(path.trim_start_matches('/'))
     }
 
-    pub(super) fn exists(&self, path: &str) -> bool {
+    pub(crate) fn exists(&self, path: &str) -> bool {
         self.path(path).exists()
+    }
+
+    /// The file to be read line by line, if it has no more than so many bytes. A FIFO is not waited for.
+    pub(crate) fn open(&self, path: &str, bytes: u64) -> io::Result<impl io::BufRead> {
+        let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let mut options = OpenOptions::new();
+        let file = options
+            .read(true)
+            .custom_flags(flags.bits())
+            .open(self.path(path))?;
+        let found = file.metadata()?;
+        if !found.is_file() {
+            return Err(io::Error::other("is no file"));
+        }
+        if found.len() > bytes {
+            let reason = format!("has {} bytes, more than {bytes}", found.len());
+            return Err(io::Error::other(reason));
+        }
+        // It may grow meanwhile.
+        Ok(BufReader::new(file.take(bytes)))
     }
 
     /// The file's text, with what is no UTF-8 replaced.
@@ -77,7 +100,7 @@ impl Root {
     }
 
     /// The names in a directory, sorted.
-    pub(super) fn names(&self, path: &str) -> Result<Vec<String>, Reason> {
+    pub(crate) fn names(&self, path: &str) -> Result<Vec<String>, Reason> {
         let entries = fs::read_dir(self.path(path)).map_err(|error| format!("/{path}: {error}"))?;
         let mut names: Vec<_> = entries
             .flatten()

@@ -1,0 +1,113 @@
+//! The packages that are installed on this host, as its package managers' own databases say.
+//!
+//! Databases are read as they are, without a lock and without running the package manager. What can't be read is said so and why.
+
+mod apk;
+mod dpkg;
+mod lines;
+
+use serde::Serialize;
+
+use crate::collect::Root;
+
+pub use apk::parse as parse_apk;
+pub use dpkg::parse as parse_dpkg;
+
+/// Packages of one database at most: five times what the largest installations have.
+pub const MOST: usize = 50_000;
+/// Of a field of a package; longer ones are cut.
+pub const FIELD_BYTES: usize = 1024;
+
+/// Whose database a package stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Manager {
+    Apk,
+    Dpkg,
+}
+
+/// One package.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Package {
+    pub name: String,
+    /// As the package manager prints it, epoch and release included.
+    pub version: String,
+    pub arch: String,
+    /// What it was built from, where that has another name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// The version of that, where it is another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_version: Option<String>,
+    /// Who made it: dpkg's origin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vendor: Option<String>,
+    /// Unix time in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub installed_at_s: Option<u64>,
+    /// It stays as it is until somebody says otherwise.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
+    /// It is not wholly installed: dpkg's word for how it is instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub broken: Option<String>,
+}
+
+/// What one database has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Inventory {
+    pub manager: Manager,
+    /// Sorted by name, version and architecture, each once.
+    pub packages: Vec<Package>,
+    /// Entries that made no sense, and are left out.
+    pub skipped: usize,
+}
+
+impl Inventory {
+    fn new(manager: Manager, mut packages: Vec<Package>, skipped: usize) -> Self {
+        packages.sort_unstable();
+        packages.dedup();
+        Self {
+            manager,
+            packages,
+            skipped,
+        }
+    }
+}
+
+/// A database that is there, with what it has, or why that is not known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Found {
+    Known(Inventory),
+    Unknown { manager: Manager, unknown: String },
+}
+
+/// Reads every database that the host has.
+pub fn collect(root: &Root) -> Vec<Found> {
+    let mut found = Vec::new();
+    for (manager, inventory) in [
+        (Manager::Apk, apk::collect(root)),
+        (Manager::Dpkg, dpkg::collect(root)),
+    ] {
+        match inventory {
+            Ok(None) => {}
+            Ok(Some(inventory)) => found.push(Found::Known(inventory)),
+            Err(unknown) => found.push(Found::Unknown { manager, unknown }),
+        }
+    }
+    found
+}
+
+/// A field as it is kept: of one line, without what is no text, cut where it is too long.
+fn field(text: &str) -> String {
+    let mut text = text.trim().replace('\0', "\u{fffd}");
+    text.truncate(text.floor_char_boundary(FIELD_BYTES));
+    text
+}
+
+/// The same where it says something.
+fn said(text: &str) -> Option<String> {
+    let text = field(text);
+    (!text.is_empty()).then_some(text)
+}
