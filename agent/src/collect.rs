@@ -16,7 +16,7 @@ mod fact;
 mod facts;
 mod filesystems;
 #[cfg(test)]
-pub(crate) mod fixture;
+mod fixture;
 mod heartbeat;
 mod identity;
 mod kernel;
@@ -28,6 +28,7 @@ mod memory;
 mod mounts;
 mod network;
 mod os;
+mod packages;
 mod pressure;
 mod process;
 mod rates;
@@ -46,6 +47,7 @@ pub use fact::Fact;
 pub use facts::FactSources;
 pub use heartbeat::HeartbeatSource;
 pub use identity::{boot_id, hostname, machine_id, mono_ms};
+pub use packages::{Found, packages};
 pub use root::Root;
 
 /// Why a value is not known, in words for whoever looks at the host.

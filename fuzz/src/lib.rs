@@ -6,3 +6,6 @@ pub mod targets;
 
 #[path = "../../collector/src/inventory/documents/mod.rs"]
 pub mod documents;
+
+#[path = "../../agent/src/packages/mod.rs"]
+pub mod packages;

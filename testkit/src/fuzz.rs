@@ -1,8 +1,8 @@
 //! The bodies of the fuzz targets: what must hold for any bytes from outside.
 //!
 //! One place for two callers: `fuzz/` searches for bytes that break them, `testkit/tests/it/corpus.rs`
-//! replays the ones that are kept. Depends on `infratrack-shared`, `rmpv` and the collector's
-//! `inventory/documents/` alone, because `fuzz/` takes these files in by their paths.
+//! replays the ones that are kept. Depends on `infratrack-shared`, `rmpv`, the collector's `inventory/documents/`
+//! and the agent's `packages/` alone, because `fuzz/` takes these files in by their paths.
 
 use infratrack_shared::codec::{self, DecodeError, Limits};
 use infratrack_shared::compress;
@@ -20,6 +20,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::documents::{self, Entry, Kind};
+use super::packages::dpkg::Database;
+use super::packages::{self, Inventory, apk};
 
 /// What a target is run with: any bytes.
 pub type Target = fn(&[u8]);
@@ -32,6 +34,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("inventory_ansible", inventory_ansible),
     ("inventory_csv", inventory_csv),
     ("inventory_terraform", inventory_terraform),
+    ("packages_apk", packages_apk),
+    ("packages_dpkg", packages_dpkg),
     ("problem", problem),
     ("renew_request", renew_request),
     ("return_request", return_request),
@@ -70,6 +74,31 @@ pub fn return_request(bytes: &[u8]) {
     let limits = Limits::bytes(limits::ENROLL_BYTES);
     document::<ChallengeRequest>(bytes, &limits);
     document::<ReturnRequest>(bytes, &limits);
+}
+
+/// apk's database.
+pub fn packages_apk(bytes: &[u8]) {
+    are_packages(&apk::parse(bytes).expect("memory can be read"));
+}
+
+/// dpkg's database, in one file and in two.
+pub fn packages_dpkg(bytes: &[u8]) {
+    let mut database = Database::default();
+    let (one, other) = bytes.split_at(bytes.len() / 2);
+    for part in [one, other, bytes] {
+        database.add(part).expect("memory can be read");
+    }
+    are_packages(&database.inventory());
+}
+
+fn are_packages(inventory: &Inventory) {
+    assert!(inventory.packages.len() <= packages::MOST && inventory.packages.is_sorted());
+    for package in &inventory.packages {
+        for text in [&package.name, &package.version] {
+            assert!((1..=packages::FIELD_BYTES).contains(&text.len()));
+            assert!(!text.contains(['\0', '\n']));
+        }
+    }
 }
 
 /// A problem document, as an agent reads it.

@@ -21,4 +21,5 @@ pub mod rig;
 pub mod wire;
 
 // `fuzz` finds it here, and in the crate of the fuzzers under the same name.
+use infratrack_agent::packages;
 use infratrack_collector::inventory::documents;

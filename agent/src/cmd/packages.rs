@@ -1,11 +1,10 @@
 //! `infratrack-agent packages`.
 
-use infratrack_agent::collect::Root;
-use infratrack_agent::packages;
+use infratrack_agent::collect::{self, Root};
 
 /// Prints what each database of packages has.
 pub(crate) fn run() -> anyhow::Result<()> {
-    let found = packages::collect(&Root::default());
+    let found = collect::packages(&Root::default());
     super::print(&serde_json::to_string_pretty(&found)?);
     Ok(())
 }

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::Root;
 
 /// A host made of these files; a text that begins with `->` is a symbolic link.
-pub(crate) fn host(files: &[(&str, &str)]) -> (TempDir, Root) {
+pub(super) fn host(files: &[(&str, &str)]) -> (TempDir, Root) {
     let directory = tempfile::tempdir().unwrap();
     for (path, text) in files {
         let path = directory.path().join(path);
@@ -23,6 +23,6 @@ pub(crate) fn host(files: &[(&str, &str)]) -> (TempDir, Root) {
 }
 
 /// The value as JSON, to compare with `serde_json::json!`.
-pub(crate) fn json(value: &rmpv::Value) -> serde_json::Value {
+pub(super) fn json(value: &rmpv::Value) -> serde_json::Value {
     serde_json::to_value(value).unwrap()
 }

@@ -5,21 +5,6 @@ use std::io::BufRead;
 
 use super::lines::next_line;
 use super::{Inventory, MOST, Manager, Package, field, said};
-use crate::collect::Root;
-
-/// Where it is, and where apk 3 of a merged `/usr` keeps it.
-const INSTALLED: [&str; 2] = ["lib/apk/db/installed", "usr/lib/apk/db/installed"];
-const FILE_BYTES: u64 = 64 * 1024 * 1024;
-
-/// The database of a host that has one.
-pub(super) fn collect(root: &Root) -> Result<Option<Inventory>, String> {
-    let Some(path) = INSTALLED.iter().find(|path| root.exists(path)) else {
-        return Ok(None);
-    };
-    let said = |error: std::io::Error| format!("/{path}: {error}");
-    let file = root.open(path, FILE_BYTES).map_err(said)?;
-    parse(file).map(Some).map_err(said)
-}
 
 /// The packages of the file.
 pub fn parse(mut file: impl BufRead) -> std::io::Result<Inventory> {

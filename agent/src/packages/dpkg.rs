@@ -1,91 +1,21 @@
-//! dpkg's database: `status`, what a run of dpkg that goes on has in `updates/`, and `status.d/` of images without dpkg.
-//!
-//! Formats: dpkg(1), deb822(5), and `lib/dpkg/dbmodify.c` for `updates/`: files of digits, each of which has whole entries
-//! that take the place of those before, in their order.
+//! The entries of dpkg's database: dpkg(1), deb822(5).
 
 use std::collections::BTreeMap;
 use std::io::BufRead;
-use std::time::SystemTime;
 
 use super::lines::next_line;
 use super::{Inventory, MOST, Manager, Package, field, said};
-use crate::collect::Root;
 
-const STATUS: &str = "var/lib/dpkg/status";
-const UPDATES: &str = "var/lib/dpkg/updates";
-const STATUS_D: &str = "var/lib/dpkg/status.d";
-const INFO: &str = "var/lib/dpkg/info";
-/// Of a database at most; the largest seen have 20 MiB.
-const FILE_BYTES: u64 = 128 * 1024 * 1024;
-
-/// The database of a host that has one.
-pub(super) fn collect(root: &Root) -> Result<Option<Inventory>, String> {
-    let has_status = root.exists(STATUS);
-    if !has_status && !root.exists(STATUS_D) {
-        return Ok(None);
-    }
-    let mut entries = Entries::default();
-    if has_status {
-        entries.read(root, STATUS)?;
-        let updates = root.names(UPDATES).unwrap_or_default();
-        let is_update = |name: &&String| name.bytes().all(|byte| byte.is_ascii_digit());
-        for name in updates.iter().filter(is_update) {
-            entries.read(root, &format!("{UPDATES}/{name}"))?;
-        }
-    } else {
-        let names = root.names(STATUS_D)?;
-        let is_entry = |name: &&String| !name.ends_with(".md5sums");
-        for name in names.iter().filter(is_entry) {
-            entries.read(root, &format!("{STATUS_D}/{name}"))?;
-        }
-    }
-    let mut inventory = entries.inventory();
-    for package in &mut inventory.packages {
-        package.installed_at_s = installed_at(root, &package.name, &package.arch);
-    }
-    Ok(Some(inventory))
-}
-
-/// The packages of one file as dpkg writes `status`.
-pub fn parse(file: impl BufRead) -> std::io::Result<Inventory> {
-    let mut entries = Entries::default();
-    entries.add(file)?;
-    Ok(entries.inventory())
-}
-
-/// dpkg writes the list of a package's files anew whenever it unpacks it.
-fn installed_at(root: &Root, name: &str, arch: &str) -> Option<u64> {
-    let lists = [
-        format!("{INFO}/{name}:{arch}.list"),
-        format!("{INFO}/{name}.list"),
-    ];
-    let written = lists
-        .iter()
-        .find_map(|list| root.path(list).metadata().ok()?.modified().ok())?;
-    Some(
-        written
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .ok()?
-            .as_secs(),
-    )
-}
-
-/// Packages by name and architecture, `None` for those that are gone.
-#[derive(Default)]
-struct Entries {
+/// Packages by name and architecture, `None` for those that are gone. An entry takes the place of one before.
+#[derive(Debug, Default)]
+pub struct Database {
     by_name: BTreeMap<(String, String), Option<Package>>,
     skipped: usize,
 }
 
-impl Entries {
-    fn read(&mut self, root: &Root, path: &str) -> Result<(), String> {
-        let file = root
-            .open(path, FILE_BYTES)
-            .map_err(|error| format!("/{path}: {error}"))?;
-        self.add(file).map_err(|error| format!("/{path}: {error}"))
-    }
-
-    fn add(&mut self, mut file: impl BufRead) -> std::io::Result<()> {
+impl Database {
+    /// Adds the entries of a file, in their order.
+    pub fn add(&mut self, mut file: impl BufRead) -> std::io::Result<()> {
         let mut entry = Entry::default();
         let mut line = Vec::new();
         loop {
@@ -113,7 +43,8 @@ impl Entries {
         }
     }
 
-    fn inventory(self) -> Inventory {
+    /// What is there.
+    pub fn inventory(self) -> Inventory {
         let packages = self.by_name.into_values().flatten().collect();
         Inventory::new(Manager::Dpkg, packages, self.skipped)
     }
@@ -208,13 +139,7 @@ fn source(text: &str) -> (Option<String>, Option<String>) {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-
-    use nix::sys::stat::Mode;
-    use nix::unistd::mkfifo;
-
     use super::*;
-    use crate::collect::fixture;
 
     fn names(inventory: &Inventory) -> Vec<&str> {
         inventory
@@ -235,7 +160,9 @@ mod tests {
             Version: 1\nStatus: install ok installed\n\n\
             Package: no version\nStatus: install ok installed\n\n\
             Package: waits\nStatus: install ok triggers-pending\nVersion: 0~1\nArchitecture: amd64";
-        let inventory = parse(text.as_bytes()).unwrap();
+        let mut database = Database::default();
+        database.add(text.as_bytes()).unwrap();
+        let inventory = database.inventory();
         assert_eq!(
             names(&inventory),
             ["again", "half", "held", "libssl3", "waits"]
@@ -266,101 +193,5 @@ mod tests {
         assert_eq!(found("half").broken.as_deref(), Some("half-installed"));
         assert_eq!(found("again").broken.as_deref(), Some("reinstreq"));
         assert_eq!(found("waits").broken, None);
-    }
-
-    #[test]
-    fn what_a_run_of_dpkg_has_not_merged_yet_takes_the_place_of_what_was() {
-        let (_keep, root) = fixture::host(&[
-            (
-                "var/lib/dpkg/status",
-                "Package: a\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n\n\
-                Package: b\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n",
-            ),
-            (
-                "var/lib/dpkg/updates/0001",
-                "Package: a\nStatus: install ok unpacked\nVersion: 2\nArchitecture: all\n",
-            ),
-            (
-                "var/lib/dpkg/updates/0002",
-                "Package: a\nStatus: install ok installed\nVersion: 2\nArchitecture: all\n",
-            ),
-            (
-                "var/lib/dpkg/updates/0003",
-                "Package: b\nStatus: purge ok not-installed\nArchitecture: all\n",
-            ),
-            ("var/lib/dpkg/updates/tmp.i", "Package: c\n"),
-            ("var/lib/dpkg/info/a.list", "/.\n"),
-        ]);
-        let inventory = collect(&root).unwrap().unwrap();
-        assert_eq!(names(&inventory), ["a"]);
-        let a = &inventory.packages[0];
-        assert_eq!((a.version.as_str(), a.broken.as_deref()), ("2", None));
-        assert!(a.installed_at_s.is_some());
-    }
-
-    #[test]
-    fn an_image_without_dpkg_has_a_file_for_each_package() {
-        let (_keep, root) = fixture::host(&[
-            (
-                "var/lib/dpkg/status.d/base",
-                "Package: base-files\nVersion: 12.4\nArchitecture: amd64\n",
-            ),
-            ("var/lib/dpkg/status.d/base.md5sums", "0  etc/os-release\n"),
-        ]);
-        let inventory = collect(&root).unwrap().unwrap();
-        assert_eq!(
-            (names(&inventory), inventory.skipped),
-            (vec!["base-files"], 0)
-        );
-        let (_keep, root) = fixture::host(&[]);
-        assert_eq!(collect(&root).unwrap(), None);
-    }
-
-    #[test]
-    fn this_machine_has_what_dpkg_says() {
-        let format = "${db:Status-Want} ${db:Status-Status}\t${Package}\t${Version}\t${Architecture}\t${source:Package}\n";
-        let Ok(told) = Command::new("dpkg-query")
-            .args(["-W", "-f", format])
-            .output()
-        else {
-            return;
-        };
-        let told = String::from_utf8(told.stdout).unwrap();
-        let is_there =
-            |line: &&str| !line.contains(" config-files\t") && !line.contains(" not-installed\t");
-        let mut told: Vec<_> = told.lines().filter(is_there).map(str::to_owned).collect();
-        let inventory = collect(&Root::default()).unwrap().unwrap();
-        assert!(
-            !told.is_empty()
-                && inventory
-                    .packages
-                    .iter()
-                    .all(|one| one.installed_at_s.is_some())
-        );
-        let mut ours: Vec<_> = inventory
-            .packages
-            .into_iter()
-            .map(|one| {
-                let want = if one.held { "hold" } else { "install" };
-                let state = one.broken.as_deref().unwrap_or("installed");
-                let source = one.source.as_ref().unwrap_or(&one.name);
-                format!(
-                    "{want} {state}\t{}\t{}\t{}\t{source}",
-                    one.name, one.version, one.arch
-                )
-            })
-            .collect();
-        told.sort_unstable();
-        ours.sort_unstable();
-        assert_eq!(ours, told);
-    }
-
-    #[test]
-    fn a_database_that_is_no_file_is_not_waited_for() {
-        let (keep, root) = fixture::host(&[("var/lib/dpkg/other", "")]);
-        let fifo = keep.path().join(STATUS);
-        mkfifo(&fifo, Mode::S_IRWXU).unwrap();
-        let reason = collect(&root).unwrap_err();
-        assert!(reason.contains("is no file"), "{reason}");
     }
 }

@@ -113,7 +113,15 @@ fn settings(config: &Config, facts: &ServerFacts) -> Finding {
 }
 
 fn skew(ahead: time::Duration) -> Finding {
-    let detail = format!("the database's is {:.1} s ahead", ahead.as_seconds_f64());
+    let way = if ahead.is_negative() {
+        "behind"
+    } else {
+        "ahead"
+    };
+    let detail = format!(
+        "the database's is {:.1} s {way}",
+        ahead.abs().as_seconds_f64()
+    );
     let advice = "synchronise both machines' clocks (chrony, systemd-timesyncd)";
     if ahead.abs() > APART.1 {
         Finding::fail("clock", detail, advice)

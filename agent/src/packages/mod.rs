@@ -1,17 +1,11 @@
-//! The packages that are installed on this host, as its package managers' own databases say.
-//!
-//! Databases are read as they are, without a lock and without running the package manager. What can't be read is said so and why.
+//! The formats of package managers' databases. Whoever reads them brings the bytes: `collect/packages.rs` on a host, and the
+//! fuzz targets, which take these files in by their paths.
 
-mod apk;
-mod dpkg;
+pub mod apk;
+pub mod dpkg;
 mod lines;
 
 use serde::Serialize;
-
-use crate::collect::Root;
-
-pub use apk::parse as parse_apk;
-pub use dpkg::parse as parse_dpkg;
 
 /// Packages of one database at most: five times what the largest installations have.
 pub const MOST: usize = 50_000;
@@ -73,30 +67,6 @@ impl Inventory {
             skipped,
         }
     }
-}
-
-/// A database that is there, with what it has, or why that is not known.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub enum Found {
-    Known(Inventory),
-    Unknown { manager: Manager, unknown: String },
-}
-
-/// Reads every database that the host has.
-pub fn collect(root: &Root) -> Vec<Found> {
-    let mut found = Vec::new();
-    for (manager, inventory) in [
-        (Manager::Apk, apk::collect(root)),
-        (Manager::Dpkg, dpkg::collect(root)),
-    ] {
-        match inventory {
-            Ok(None) => {}
-            Ok(Some(inventory)) => found.push(Found::Known(inventory)),
-            Err(unknown) => found.push(Found::Unknown { manager, unknown }),
-        }
-    }
-    found
 }
 
 /// A field as it is kept: of one line, without what is no text, cut where it is too long.

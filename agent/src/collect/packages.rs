@@ -1,0 +1,216 @@
+//! The packages that are installed on this host, as its package managers' own databases say: read as they are, without a
+//! lock and without running the package manager. What can't be read is said so and why.
+
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::{Reason, Root};
+use crate::packages::dpkg::Database;
+use crate::packages::{Inventory, Manager, apk};
+
+const STATUS: &str = "var/lib/dpkg/status";
+/// What a run of dpkg that goes on has not merged yet: files of digits, in their order (`lib/dpkg/dbmodify.c`).
+const UPDATES: &str = "var/lib/dpkg/updates";
+/// Of images without dpkg: a file a package.
+const STATUS_D: &str = "var/lib/dpkg/status.d";
+const INFO: &str = "var/lib/dpkg/info";
+/// apk's, and where apk 3 of a merged `/usr` keeps it.
+const INSTALLED: [&str; 2] = ["lib/apk/db/installed", "usr/lib/apk/db/installed"];
+/// Of a database at most: many times what the largest installations have.
+const FILE_BYTES: u64 = 128 * 1024 * 1024;
+
+/// A database that is there, with what it has, or why that is not known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Found {
+    Known(Inventory),
+    Unknown { manager: Manager, unknown: String },
+}
+
+/// Reads every database that the host has.
+pub fn packages(root: &Root) -> Vec<Found> {
+    let mut found = Vec::new();
+    for (manager, inventory) in [(Manager::Apk, of_apk(root)), (Manager::Dpkg, of_dpkg(root))] {
+        match inventory {
+            Ok(None) => {}
+            Ok(Some(inventory)) => found.push(Found::Known(inventory)),
+            Err(unknown) => found.push(Found::Unknown { manager, unknown }),
+        }
+    }
+    found
+}
+
+fn of_apk(root: &Root) -> Result<Option<Inventory>, Reason> {
+    let Some(path) = INSTALLED.iter().find(|path| root.exists(path)) else {
+        return Ok(None);
+    };
+    let said = |error: std::io::Error| format!("/{path}: {error}");
+    let file = root.open(path, FILE_BYTES).map_err(said)?;
+    apk::parse(file).map(Some).map_err(said)
+}
+
+fn of_dpkg(root: &Root) -> Result<Option<Inventory>, Reason> {
+    let has_status = root.exists(STATUS);
+    if !has_status && !root.exists(STATUS_D) {
+        return Ok(None);
+    }
+    let mut database = Database::default();
+    let mut add = |path: &str| {
+        let added = root
+            .open(path, FILE_BYTES)
+            .and_then(|file| database.add(file));
+        added.map_err(|error| format!("/{path}: {error}"))
+    };
+    if has_status {
+        add(STATUS)?;
+        let updates = root.names(UPDATES).unwrap_or_default();
+        let is_update = |name: &&String| name.bytes().all(|byte| byte.is_ascii_digit());
+        for name in updates.iter().filter(is_update) {
+            add(&format!("{UPDATES}/{name}"))?;
+        }
+    } else {
+        let names = root.names(STATUS_D)?;
+        let is_entry = |name: &&String| !name.ends_with(".md5sums");
+        for name in names.iter().filter(is_entry) {
+            add(&format!("{STATUS_D}/{name}"))?;
+        }
+    }
+    let mut inventory = database.inventory();
+    for package in &mut inventory.packages {
+        package.installed_at_s = installed_at(root, &package.name, &package.arch);
+    }
+    Ok(Some(inventory))
+}
+
+/// dpkg writes the list of a package's files anew whenever it unpacks it.
+fn installed_at(root: &Root, name: &str, arch: &str) -> Option<u64> {
+    let lists = [
+        format!("{INFO}/{name}:{arch}.list"),
+        format!("{INFO}/{name}.list"),
+    ];
+    let written = lists
+        .iter()
+        .find_map(|list| root.path(list).metadata().ok()?.modified().ok())?;
+    Some(
+        written
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .ok()?
+            .as_secs(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+
+    use super::*;
+    use crate::collect::fixture;
+
+    fn names(inventory: &Inventory) -> Vec<&str> {
+        inventory
+            .packages
+            .iter()
+            .map(|package| package.name.as_str())
+            .collect()
+    }
+
+    #[test]
+    fn what_a_run_of_dpkg_has_not_merged_yet_takes_the_place_of_what_was() {
+        let (_keep, root) = fixture::host(&[
+            (
+                "var/lib/dpkg/status",
+                "Package: a\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n\n\
+                Package: b\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n",
+            ),
+            (
+                "var/lib/dpkg/updates/0001",
+                "Package: a\nStatus: install ok unpacked\nVersion: 2\nArchitecture: all\n",
+            ),
+            (
+                "var/lib/dpkg/updates/0002",
+                "Package: a\nStatus: install ok installed\nVersion: 2\nArchitecture: all\n",
+            ),
+            (
+                "var/lib/dpkg/updates/0003",
+                "Package: b\nStatus: purge ok not-installed\nArchitecture: all\n",
+            ),
+            ("var/lib/dpkg/updates/tmp.i", "Package: c\n"),
+            ("var/lib/dpkg/info/a.list", "/.\n"),
+        ]);
+        let inventory = of_dpkg(&root).unwrap().unwrap();
+        assert_eq!(names(&inventory), ["a"]);
+        let a = &inventory.packages[0];
+        assert_eq!((a.version.as_str(), a.broken.as_deref()), ("2", None));
+        assert!(a.installed_at_s.is_some());
+    }
+
+    #[test]
+    fn an_image_without_dpkg_has_a_file_for_each_package() {
+        let (_keep, root) = fixture::host(&[
+            (
+                "var/lib/dpkg/status.d/base",
+                "Package: base-files\nVersion: 12.4\nArchitecture: amd64\n",
+            ),
+            ("var/lib/dpkg/status.d/base.md5sums", "0  etc/os-release\n"),
+        ]);
+        let inventory = of_dpkg(&root).unwrap().unwrap();
+        assert_eq!(
+            (names(&inventory), inventory.skipped),
+            (vec!["base-files"], 0)
+        );
+        let (_keep, root) = fixture::host(&[]);
+        assert_eq!(of_dpkg(&root).unwrap(), None);
+    }
+
+    #[test]
+    fn this_machine_has_what_dpkg_says() {
+        let format = "${db:Status-Want} ${db:Status-Status}\t${Package}\t${Version}\t${Architecture}\t${source:Package}\n";
+        let Ok(told) = Command::new("dpkg-query")
+            .args(["-W", "-f", format])
+            .output()
+        else {
+            return;
+        };
+        let told = String::from_utf8(told.stdout).unwrap();
+        let is_there =
+            |line: &&str| !line.contains(" config-files\t") && !line.contains(" not-installed\t");
+        let mut told: Vec<_> = told.lines().filter(is_there).map(str::to_owned).collect();
+        let inventory = of_dpkg(&Root::default()).unwrap().unwrap();
+        assert!(
+            !told.is_empty()
+                && inventory
+                    .packages
+                    .iter()
+                    .all(|one| one.installed_at_s.is_some())
+        );
+        let mut ours: Vec<_> = inventory
+            .packages
+            .into_iter()
+            .map(|one| {
+                let want = if one.held { "hold" } else { "install" };
+                let state = one.broken.as_deref().unwrap_or("installed");
+                let source = one.source.as_ref().unwrap_or(&one.name);
+                format!(
+                    "{want} {state}\t{}\t{}\t{}\t{source}",
+                    one.name, one.version, one.arch
+                )
+            })
+            .collect();
+        told.sort_unstable();
+        ours.sort_unstable();
+        assert_eq!(ours, told);
+    }
+
+    #[test]
+    fn a_database_that_is_no_file_is_not_waited_for() {
+        let (keep, root) = fixture::host(&[("var/lib/dpkg/other", "")]);
+        let fifo = keep.path().join(STATUS);
+        mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+        let reason = of_dpkg(&root).unwrap_err();
+        assert!(reason.contains("is no file"), "{reason}");
+    }
+}
