@@ -8,6 +8,8 @@ pub(crate) mod packages;
 pub(crate) mod run;
 pub(crate) mod status;
 
+use std::io::{self, Write};
+
 /// Says what went wrong, with its causes, once.
 #[expect(clippy::print_stderr, reason = "the command line's last words")]
 pub(crate) fn complain(error: &anyhow::Error) {
@@ -15,7 +17,10 @@ pub(crate) fn complain(error: &anyhow::Error) {
 }
 
 /// Prints a result.
-#[expect(clippy::print_stdout, reason = "what the command was asked for")]
 pub(crate) fn print(text: &str) {
-    println!("{text}");
+    match writeln!(io::stdout(), "{text}") {
+        // Who reads may have had enough, as `head` has.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        written => written.expect("standard output takes what is written"),
+    }
 }

@@ -13,6 +13,8 @@ pub(crate) mod serve;
 pub(crate) mod token;
 pub(crate) mod user;
 
+use std::io::{self, Write};
+
 use anyhow::Context;
 use infratrack_collector::config::Config;
 use infratrack_collector::postgres::{PrivatePostgres, private_connect_options};
@@ -28,9 +30,12 @@ pub(crate) fn complain(error: &anyhow::Error) {
 }
 
 /// Prints a result.
-#[expect(clippy::print_stdout, reason = "what the command was asked for")]
 pub(crate) fn print(text: &str) {
-    println!("{text}");
+    match writeln!(io::stdout(), "{text}") {
+        // Who reads may have had enough, as `head` has.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        written => written.expect("standard output takes what is written"),
+    }
 }
 
 /// The configured database.

@@ -171,3 +171,18 @@ pub(crate) fn proc(pid: u32, name: &str) -> String {
     let bytes = std::fs::read(Path::new("/proc").join(pid.to_string()).join(name));
     String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
 }
+
+#[test]
+fn a_reader_that_has_had_enough_is_no_failure() {
+    let program = Program::new("");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = program.command(&["config", "show"]);
+    let done = command
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success() && said.is_empty(), "{said}");
+}
