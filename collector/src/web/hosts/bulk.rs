@@ -91,6 +91,8 @@ impl BulkPage {
             Some(other) => cut(&other.to_string()),
         };
         let fields = sample.after.as_object().into_iter().flatten();
+        // Which fields are an operator's follows from the others.
+        let fields = fields.filter(|(field, _)| *field != "edited");
         fields
             .map(|(field, after)| {
                 let before = text(sample.before.get(field));
