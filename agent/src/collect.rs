@@ -47,7 +47,7 @@ pub use fact::Fact;
 pub use facts::FactSources;
 pub use heartbeat::HeartbeatSource;
 pub use identity::{boot_id, hostname, machine_id, mono_ms};
-pub use packages::{Found, packages};
+pub use packages::{Found, installed_packages};
 pub use root::Root;
 
 /// Why a value is not known, in words for whoever looks at the host.

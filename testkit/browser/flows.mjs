@@ -6,15 +6,14 @@
 
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { pathToFileURL } from 'node:url';
 
+import { launch } from './chromium.mjs';
 import { Stage } from './stage.mjs';
 
 const AT_ONCE = 2;
 
 const [modules, text] = process.argv.slice(2);
 const job = JSON.parse(text);
-const { chromium } = await import(pathToFileURL(path.join(modules, 'playwright-core', 'index.mjs')));
 const axe = await readFile(path.join(modules, 'axe-core', 'axe.min.js'), 'utf8');
 
 const variants = [];
@@ -36,10 +35,7 @@ for (const part of job.parts) {
   }
 }
 
-const browser = await chromium.launch({
-  executablePath: '/usr/bin/chromium',
-  args: ['--no-sandbox', '--disable-quic', '--disable-background-networking', '--disable-component-update'],
-});
+const browser = await launch(modules);
 
 const faults = [];
 let played = 0;

@@ -3,17 +3,10 @@
 // usage: node land.mjs MODULES ADDRESS SELECTOR SECONDS
 // Ends with 0 when the page has SELECTOR, with 1 when it has none in SECONDS; the page is printed in both cases.
 
-import path from 'node:path';
-import { pathToFileURL } from 'node:url';
+import { launch } from './chromium.mjs';
 
 const [modules, address, selector, seconds] = process.argv.slice(2);
-const library = path.join(modules, 'playwright-core', 'index.mjs');
-const { chromium } = await import(pathToFileURL(library));
-
-const browser = await chromium.launch({
-  executablePath: '/usr/bin/chromium',
-  args: ['--no-sandbox', '--disable-quic', '--disable-background-networking', '--disable-component-update'],
-});
+const browser = await launch(modules);
 const page = await browser.newPage();
 const timeout = Number(seconds) * 1000;
 let found = true;

@@ -3,19 +3,13 @@
 //
 // usage: node usable.mjs MODULES JOB, where JOB is JSON: base, token, path, loads. Prints the milliseconds of each load as JSON.
 
-import path from 'node:path';
-import { pathToFileURL } from 'node:url';
+import { launch } from './chromium.mjs';
 
 const TIMEOUT_MS = 20_000;
 
 const [modules, text] = process.argv.slice(2);
 const job = JSON.parse(text);
-const { chromium } = await import(pathToFileURL(path.join(modules, 'playwright-core', 'index.mjs')));
-
-const browser = await chromium.launch({
-  executablePath: '/usr/bin/chromium',
-  args: ['--no-sandbox', '--disable-quic', '--disable-background-networking', '--disable-component-update'],
-});
+const browser = await launch(modules);
 
 const took = [];
 for (let load = 0; load < job.loads; load += 1) {

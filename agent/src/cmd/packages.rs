@@ -4,7 +4,7 @@ use infratrack_agent::collect::{self, Root};
 
 /// Prints what each database of packages has.
 pub(crate) fn run() -> anyhow::Result<()> {
-    let found = collect::packages(&Root::default());
+    let found = collect::installed_packages(&Root::default());
     super::print(&serde_json::to_string_pretty(&found)?);
     Ok(())
 }

@@ -17,7 +17,7 @@ const STATUS_D: &str = "var/lib/dpkg/status.d";
 const INFO: &str = "var/lib/dpkg/info";
 /// apk's, and where apk 3 of a merged `/usr` keeps it.
 const INSTALLED: [&str; 2] = ["lib/apk/db/installed", "usr/lib/apk/db/installed"];
-/// Of a database at most: many times what the largest installations have.
+/// Of a database at most; a larger one is not read, and said to be too large.
 const FILE_BYTES: u64 = 128 * 1024 * 1024;
 
 /// A database that is there, with what it has, or why that is not known.
@@ -29,7 +29,7 @@ pub enum Found {
 }
 
 /// Reads every database that the host has.
-pub fn packages(root: &Root) -> Vec<Found> {
+pub fn installed_packages(root: &Root) -> Vec<Found> {
     let mut found = Vec::new();
     for (manager, inventory) in [(Manager::Apk, of_apk(root)), (Manager::Dpkg, of_dpkg(root))] {
         match inventory {
@@ -110,14 +110,6 @@ mod tests {
     use super::*;
     use crate::collect::fixture;
 
-    fn names(inventory: &Inventory) -> Vec<&str> {
-        inventory
-            .packages
-            .iter()
-            .map(|package| package.name.as_str())
-            .collect()
-    }
-
     #[test]
     fn what_a_run_of_dpkg_has_not_merged_yet_takes_the_place_of_what_was() {
         let (_keep, root) = fixture::host(&[
@@ -142,7 +134,7 @@ mod tests {
             ("var/lib/dpkg/info/a.list", "/.\n"),
         ]);
         let inventory = of_dpkg(&root).unwrap().unwrap();
-        assert_eq!(names(&inventory), ["a"]);
+        assert_eq!(inventory.names(), ["a"]);
         let a = &inventory.packages[0];
         assert_eq!((a.version.as_str(), a.broken.as_deref()), ("2", None));
         assert!(a.installed_at_s.is_some());
@@ -159,7 +151,7 @@ mod tests {
         ]);
         let inventory = of_dpkg(&root).unwrap().unwrap();
         assert_eq!(
-            (names(&inventory), inventory.skipped),
+            (inventory.names(), inventory.skipped),
             (vec!["base-files"], 0)
         );
         let (_keep, root) = fixture::host(&[]);

@@ -34,7 +34,7 @@ pub fn parse(mut file: impl BufRead) -> std::io::Result<Inventory> {
             Some(("A", arch)) => package.arch = field(arch),
             Some(("o", origin)) => package.source = said(origin),
             Some(("f", flags)) => package.broken = broken(flags),
-            Some(_) | None => {}
+            _ => {}
         }
     }
 }

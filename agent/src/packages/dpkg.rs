@@ -31,7 +31,7 @@ impl Database {
     }
 
     fn take(&mut self, entry: Entry) {
-        if entry.is_empty() {
+        if !entry.has_lines {
             return;
         }
         let is_new = |key| !self.by_name.contains_key(key);
@@ -63,10 +63,6 @@ struct Entry {
 }
 
 impl Entry {
-    fn is_empty(&self) -> bool {
-        !self.has_lines
-    }
-
     fn add(&mut self, line: &str) {
         self.has_lines |= !line.is_empty();
         // A field's second line and those after it belong to none that is wanted.
@@ -141,14 +137,6 @@ fn source(text: &str) -> (Option<String>, Option<String>) {
 mod tests {
     use super::*;
 
-    fn names(inventory: &Inventory) -> Vec<&str> {
-        inventory
-            .packages
-            .iter()
-            .map(|package| package.name.as_str())
-            .collect()
-    }
-
     #[test]
     fn an_entry_is_a_package_where_any_of_it_is_there() {
         let text = "Package: libssl3\nStatus: install ok installed\nArchitecture: amd64\nMulti-Arch: same\nSource: openssl\n\
@@ -164,7 +152,7 @@ mod tests {
         database.add(text.as_bytes()).unwrap();
         let inventory = database.inventory();
         assert_eq!(
-            names(&inventory),
+            inventory.names(),
             ["again", "half", "held", "libssl3", "waits"]
         );
         assert_eq!(inventory.skipped, 2);

@@ -7,7 +7,7 @@ mod lines;
 
 use serde::Serialize;
 
-/// Packages of one database at most: five times what the largest installations have.
+/// Packages of one database at most: a damaged or hostile one does not take the memory of the host.
 pub const MOST: usize = 50_000;
 /// Of a field of a package; longer ones are cut.
 pub const FIELD_BYTES: usize = 1024;
@@ -42,7 +42,7 @@ pub struct Package {
     /// It stays as it is until somebody says otherwise.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
-    /// It is not wholly installed: dpkg's word for how it is instead.
+    /// It is not wholly installed: how it is instead, in its package manager's words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub broken: Option<String>,
 }
@@ -53,7 +53,7 @@ pub struct Inventory {
     pub manager: Manager,
     /// Sorted by name, version and architecture, each once.
     pub packages: Vec<Package>,
-    /// Entries that made no sense, and are left out.
+    /// Entries that are left out: they make no sense, or are more than [`MOST`].
     pub skipped: usize,
 }
 
@@ -66,6 +66,12 @@ impl Inventory {
             packages,
             skipped,
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn names(&self) -> Vec<&str> {
+        let packages = self.packages.iter();
+        packages.map(|package| package.name.as_str()).collect()
     }
 }
 

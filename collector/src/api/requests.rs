@@ -165,7 +165,30 @@ fn id(headers: &HeaderMap) -> String {
 
 #[cfg(test)]
 mod tests {
+    use axum::Router;
+    use axum::body::Body;
+    use axum::middleware;
+    use axum::routing::any;
+    use http::StatusCode;
+    use tower::ServiceExt;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_whole_request_that_is_not_answered_in_time_is_given_up() {
+        let never = any(std::future::pending::<()>);
+        let router = Router::new()
+            .route("/", never)
+            .layer(middleware::from_fn(in_time));
+        let ask = |body: Body| router.clone().oneshot(Request::new(body));
+        let began = Instant::now();
+        let given_up = ask(Body::empty()).await.unwrap();
+        assert_eq!(given_up.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(began.elapsed().as_secs(), ANSWER.as_secs());
+        // What is sent with a body is held to that body's limits instead.
+        let with_body = tokio::time::timeout(2 * ANSWER, ask(Body::from("a=b"))).await;
+        assert!(with_body.is_err());
+    }
 
     fn taken(given: &str) -> bool {
         let mut headers = HeaderMap::new();

@@ -1,5 +1,6 @@
 //! How text gets into a page: markup stands as text, and characters that nobody sees but that change what others look like
-//! are shown by their name. A host's name can't turn around what stands beside it, or look like another's.
+//! are shown by their name: a text can't turn around what stands beside it. Marks of direction and joiners, which people
+//! write with, stay; `web/plain.rs` shows those of hosts.
 
 use std::fmt::{self, Write};
 

@@ -1,5 +1,5 @@
-//! A form that was sent when its sender had to log in, to prove who they are, or to choose a password first: what was typed comes along on that
-//! page, and can be sent again behind it. Nothing of it is stored here.
+//! A form that was sent when its sender had to log in, to prove who they are, or to choose a password first: what was
+//! typed comes along on that page, and can be sent again behind it. Nothing of it is stored here.
 
 use std::sync::Arc;
 

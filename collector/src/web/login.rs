@@ -66,17 +66,8 @@ struct Login {
     password: String,
     token: String,
     next: String,
-    kept_action: String,
-    kept_body: String,
-}
-
-impl Login {
-    fn kept(&self) -> Kept {
-        Kept {
-            action: self.kept_action.clone(),
-            body: self.kept_body.clone(),
-        }
-    }
+    #[serde(flatten)]
+    kept: Kept,
 }
 
 /// Where to go afterwards.
@@ -106,7 +97,7 @@ pub async fn submit(State(app): State<Arc<App>>, frame: Frame, request: Request)
         Ok(Form(login)) => login,
         Err(rejection) => return Problem::from(rejection).into_response(),
     };
-    let page = LoginPage::new(&app, frame, &login.next, login.kept());
+    let page = LoginPage::new(&app, frame, &login.next, login.kept.clone());
     let done = if login.token.is_empty() {
         by_name(&app, login, page, &client, &headers).await
     } else {

@@ -36,8 +36,8 @@ pub struct Said {
     current_password: String,
     new_password: String,
     new_password_again: String,
-    kept_action: String,
-    kept_body: String,
+    #[serde(flatten)]
+    kept: Kept,
 }
 
 /// `GET /password`.
@@ -67,10 +67,7 @@ pub async fn submit(
     form: Result<Form<Said>, FormRejection>,
 ) -> Result<Response, Problem> {
     let Form(said) = form?;
-    let kept = Kept {
-        action: said.kept_action,
-        body: said.kept_body,
-    };
+    let kept = said.kept;
     if said.new_password != said.new_password_again {
         let complaint = "The new password and its repetition differ.".to_owned();
         let status = StatusCode::UNPROCESSABLE_ENTITY;

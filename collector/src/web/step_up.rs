@@ -47,8 +47,8 @@ pub struct Next {
 pub struct Said {
     password: String,
     next: String,
-    kept_action: String,
-    kept_body: String,
+    #[serde(flatten)]
+    kept: Kept,
 }
 
 /// `GET /step-up`.
@@ -81,10 +81,7 @@ pub async fn submit(
     form: Result<Form<Said>, FormRejection>,
 ) -> Result<Response, Problem> {
     let Form(said) = form?;
-    let kept = Kept {
-        action: said.kept_action,
-        body: said.kept_body,
-    };
+    let kept = said.kept;
     let (status, complaint) = match sessions::prove(&app, &caller, &said.password).await? {
         Proof::Given | Proof::NoSession if kept.is_some() => return Ok(kept::page(frame, kept)),
         Proof::Given | Proof::NoSession => {

@@ -54,7 +54,8 @@ pub struct TimelinePage {
     pub previous_cursor: Option<String>,
 }
 
-/// Lists everything that happened to the host, newest first. Who changed what (`audit`) is there for those who may read the audit log.
+/// Lists everything that happened to the host, newest first. Who changed what (`audit`) is there for those who may read
+/// the audit log.
 #[utoipa::path(
     get,
     path = "/api/v1/hosts/{id}/timeline",
