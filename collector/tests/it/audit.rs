@@ -17,15 +17,7 @@ use crate::harness::{Collector, eventually};
 /// A collector that has done what it does at its start.
 async fn collector() -> Collector {
     let collector = Collector::start().await;
-    eventually("the first checkpoint to be tried", || async {
-        let tried: bool =
-            sqlx::query_scalar("select exists (select from jobs where name = 'audit_checkpoint')")
-                .fetch_one(&collector.pool)
-                .await
-                .unwrap();
-        tried.then_some(())
-    })
-    .await;
+    collector.job_has_run("audit_checkpoint").await;
     collector
 }
 

@@ -224,6 +224,17 @@ impl Collector {
             .await
             .unwrap()
     }
+
+    /// Waits until the leader has run the job: what the start begins is over.
+    pub(crate) async fn job_has_run(&self, name: &str) {
+        eventually("the job's first run", || async {
+            let has_run = "select exists (select from jobs where name = $1)";
+            let has_run = sqlx::query_scalar(has_run).bind(name).fetch_one(&self.pool);
+            let has_run: bool = has_run.await.unwrap();
+            has_run.then_some(())
+        })
+        .await;
+    }
 }
 
 /// Enrolls a test's host.
