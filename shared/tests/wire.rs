@@ -129,6 +129,8 @@ fn recorded_documents_decode_to_what_was_sent() {
     check("challenge-response", &documents::challenge_response());
     check("return-request", &documents::return_request());
     check("problem", &documents::problem());
+    check("packages-part", &documents::packages_part());
+    check("updates-part", &documents::updates_part());
     for (name, frame) in documents::frames() {
         check(&format!("frame-{name}"), &frame);
     }
@@ -186,7 +188,9 @@ fn every_recorded_file_is_checked() {
         "challenge-request",
         "challenge-response",
         "return-request",
+        "packages-part",
         "problem",
+        "updates-part",
         "frames",
     ]
     .map(str::to_owned)

@@ -57,7 +57,8 @@ impl From<Goaway> for Frame {
     }
 }
 
-/// What is committed. Always the first frame; sent only after COMMIT.
+/// What is committed, sent only after COMMIT. Always the first frame; `packages` and `updates`, which take longer, are
+/// acknowledged by one of their own later in the same answer, or not at all where the collector has no room for them now.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ack {
     /// Everything up to and including `acked_seq` is in the tables, or known to be lost.
@@ -90,6 +91,14 @@ pub struct Cursor {
 pub struct StateAck {
     pub key: String,
     pub version: u64,
+    /// Of a version in parts: which of them is stored.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub part: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_first(part: &u32) -> bool {
+    *part == 0
 }
 
 /// A state key whose stored hash differs from the heartbeat's.

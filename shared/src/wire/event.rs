@@ -8,6 +8,7 @@ use crate::codec::{self, DecodeError, EncodeError};
 use crate::ids::{BootId, CommandId, InstanceId, StreamId};
 use crate::time::UnixMillis;
 use crate::wire::batch::Class;
+use crate::wire::packages::Manager;
 
 /// What happened on a host.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +18,7 @@ pub enum Event {
     SpoolDamaged(SpoolDamaged),
     CommandResult(CommandResult),
     CertificateRenewed(CertificateRenewed),
+    PackageTransaction(PackageTransaction),
     /// A kind of a newer agent, or of an operator's own.
     Unknown(rmpv::Value),
 }
@@ -60,6 +62,7 @@ kinds! {
     "spool_damaged" => SpoolDamaged,
     "command_result" => CommandResult,
     "certificate_renewed" => CertificateRenewed,
+    "package_transaction" => PackageTransaction,
 }
 
 /// An agent process began.
@@ -137,4 +140,87 @@ pub struct CertificateRenewed {
     /// Hexadecimal, as X.509 tools print it.
     pub serial: String,
     pub not_after: UnixMillis,
+}
+
+/// What one run of a package manager did, as its log tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackageTransaction {
+    pub manager: Manager,
+    /// The log: `/var/log/dpkg.log`, `/var/log/dnf.rpm.log`, `rpm` for its database.
+    pub source: String,
+    pub started_at: UnixMillis,
+    /// None where it has not ended in order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<UnixMillis>,
+    /// The command line, as the log has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// The user who asked for it, before `sudo`: a name, or `uid 1000`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_by: Option<String>,
+    /// What ran it, where that can be told: `unattended-upgrades`, `ansible`, `dnf-automatic`, `packagekit`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<String>,
+    /// What it changed, in the log's order.
+    pub changes: Vec<PackageChange>,
+    /// Why it failed, in the log's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Where it is too long for one record: this one's place, from 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub part: u32,
+    /// Likewise: how many there are.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub parts: u32,
+}
+
+/// One package in a transaction.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackageChange {
+    pub action: PackageAction,
+    pub name: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub arch: String,
+    /// The version before, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The version after, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// Where it failed half-way: the state that it was left in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<String>,
+    /// It came because another needs it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub automatic: bool,
+}
+
+/// What became of a package.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PackageAction {
+    Installed,
+    Reinstalled,
+    Upgraded,
+    Downgraded,
+    /// Its configuration files may still be there.
+    Removed,
+    Purged,
+    #[default]
+    #[serde(other)]
+    Other,
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_one(number: &u32) -> bool {
+    *number == 1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }

@@ -9,6 +9,7 @@ pub mod enroll;
 pub mod event;
 pub mod frame;
 pub mod heartbeat;
+pub mod packages;
 pub mod problem;
 
 /// The version this build speaks. Version N talks to N-1 and N+1.

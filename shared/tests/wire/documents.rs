@@ -16,10 +16,14 @@ use infratrack_shared::wire::enroll::{
 };
 use infratrack_shared::wire::event::{
     AgentStart, AgentStop, CertificateRenewed, CommandOutcome, CommandResult, DamagedClass, Event,
-    SpoolDamaged, StopReason,
+    PackageAction, PackageChange, PackageTransaction, SpoolDamaged, StopReason,
 };
 use infratrack_shared::wire::heartbeat::{
     AgentUsage, FilesystemUsage, Heartbeat, SpoolUsage, Unknown,
+};
+use infratrack_shared::wire::packages::{
+    Blocked, BlockedWhy, Database, Group, Manager, Package, PackageKey, PackagesPart,
+    PendingUpdate, UpdateCheck, UpdatesPart,
 };
 use infratrack_shared::wire::problem::{Problem, code};
 use rmpv::Value;
@@ -305,6 +309,7 @@ fn ack() -> Ack {
         state: vec![StateAck {
             key: "facts.os".to_owned(),
             version: 17,
+            part: 0,
         }],
         want_whole: vec![WantWhole {
             key: "facts".to_owned(),
@@ -461,5 +466,108 @@ pub(crate) fn events() -> Vec<Event> {
             serial: "0a1b2c".to_owned(),
             not_after: UnixMillis(NOW.0 + 30 * 86_400_000),
         }),
+        Event::PackageTransaction(PackageTransaction {
+            manager: Manager::Dpkg,
+            source: "/var/log/dpkg.log".to_owned(),
+            started_at: UnixMillis(NOW.0 - 5_000),
+            ended_at: Some(NOW),
+            command: Some("apt-get install tool".to_owned()),
+            requested_by: Some("anna".to_owned()),
+            via: Some("ansible".to_owned()),
+            changes: vec![
+                PackageChange {
+                    action: PackageAction::Upgraded,
+                    name: "tool".to_owned(),
+                    arch: "amd64".to_owned(),
+                    from: Some("1:1.0-1".to_owned()),
+                    to: Some("1:1.1-1".to_owned()),
+                    left: None,
+                    automatic: false,
+                },
+                PackageChange {
+                    action: PackageAction::Installed,
+                    name: "libtool".to_owned(),
+                    arch: "all".to_owned(),
+                    from: None,
+                    to: Some("2".to_owned()),
+                    left: Some("half-configured".to_owned()),
+                    automatic: true,
+                },
+            ],
+            error: Some("Sub-process /usr/bin/dpkg returned an error code (1)".to_owned()),
+            part: 1,
+            parts: 2,
+        }),
     ]
+}
+
+pub(crate) fn packages_part() -> PackagesPart {
+    PackagesPart {
+        databases: vec![
+            Database {
+                manager: Manager::Dpkg,
+                unknown: None,
+                skipped: 1,
+                has_log: true,
+            },
+            Database {
+                manager: Manager::Rpm,
+                unknown: Some("/var/lib/rpm: it is locked".to_owned()),
+                skipped: 0,
+                has_log: false,
+            },
+        ],
+        put: vec![Group {
+            manager: Manager::Dpkg,
+            packages: vec![Package {
+                name: "libssl3".to_owned(),
+                version: "3.0.15-1~deb12u1".to_owned(),
+                arch: "amd64".to_owned(),
+                source: Some("openssl".to_owned()),
+                source_version: Some("3.0.15-1".to_owned()),
+                vendor: Some("Debian".to_owned()),
+                installed_at_s: Some(1_767_225_600),
+                held: true,
+                broken: Some("unpacked".to_owned()),
+            }],
+        }],
+        gone: vec![Group {
+            manager: Manager::Dpkg,
+            packages: vec![PackageKey {
+                name: "libssl3".to_owned(),
+                version: "3.0.14-1".to_owned(),
+                arch: "amd64".to_owned(),
+            }],
+        }],
+    }
+}
+
+pub(crate) fn updates_part() -> UpdatesPart {
+    UpdatesPart {
+        checks: vec![UpdateCheck {
+            manager: Manager::Dpkg,
+            tool: "apt".to_owned(),
+            unknown: Some("no package lists: apt-get update has not run".to_owned()),
+            metadata_at_s: Some(1_767_139_200),
+            warnings: vec!["deb.example stable: no lists".to_owned()],
+        }],
+        pending: vec![Group {
+            manager: Manager::Dpkg,
+            packages: vec![PendingUpdate {
+                name: "libssl3".to_owned(),
+                arch: "amd64".to_owned(),
+                installed: "3.0.14-1".to_owned(),
+                candidate: "3.0.15-1~deb12u1".to_owned(),
+                source: Some("openssl".to_owned()),
+                repository: Some("Debian-Security:12/stable-security".to_owned()),
+                security: Some(true),
+                severity: Some("important".to_owned()),
+                advisories: vec!["DSA-5764-1".to_owned()],
+                blocked: Some(Blocked {
+                    why: BlockedWhy::Phased,
+                    detail: Some("30 %".to_owned()),
+                }),
+            }],
+        }],
+    }
 }

@@ -311,6 +311,7 @@ impl<'a> Plan<'a> {
         ack.state.push(StateAck {
             key: state.key.clone(),
             version: state.version,
+            part: 0,
         });
     }
 }
