@@ -19,6 +19,7 @@ mod filesystems;
 mod fixture;
 mod heartbeat;
 mod identity;
+mod inventory;
 mod kernel;
 mod listening;
 #[cfg(test)]
@@ -47,6 +48,7 @@ pub use fact::Fact;
 pub use facts::FactSources;
 pub use heartbeat::HeartbeatSource;
 pub use identity::{boot_id, hostname, machine_id, mono_ms};
+pub use inventory::InventorySource;
 pub use packages::{Found, installed_packages};
 pub use root::Root;
 

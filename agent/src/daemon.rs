@@ -6,6 +6,7 @@
 
 mod commands;
 mod facts;
+mod inventory;
 mod link;
 mod notify;
 mod renewal;
@@ -24,7 +25,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::clock::Clock;
-use crate::collect::{self, FactSources, HeartbeatSource, Root};
+use crate::collect::{self, FactSources, HeartbeatSource, InventorySource, Root};
 use crate::config::Config;
 use crate::failpoint::reach;
 use crate::identity::Identity;
@@ -33,6 +34,7 @@ use crate::spool::{NewRecord, OpenReport, Spool, SpoolConfig, SpoolError};
 use crate::uplink::Answer;
 use commands::Commands;
 use facts::Facts;
+use inventory::Inventory;
 use link::{Link, Lost};
 use notify::Notify;
 
@@ -53,6 +55,7 @@ pub struct Daemon {
     link: Link,
     heartbeats: HeartbeatSource,
     facts: Facts,
+    inventory: Inventory,
     commands: Commands,
     policy: Policy,
     notify: Notify,
@@ -105,6 +108,8 @@ impl Daemon {
             .with_instance_metadata(config.instance_metadata.clone());
         let mut facts = Facts::new(sources);
         facts.collect(&spool).await?;
+        let mut inventory = Inventory::new(InventorySource::new(root.clone()));
+        inventory.read(&spool).await?;
         let host = link.host();
         let mut daemon = Self {
             commands: Commands::load(&spool).await?,
@@ -124,6 +129,7 @@ impl Daemon {
             reporter,
             link,
             facts,
+            inventory,
         };
         let version = env!("CARGO_PKG_VERSION").to_owned();
         daemon
@@ -179,6 +185,7 @@ impl Daemon {
         if now >= self.facts.next() {
             self.facts.set_interval(self.policy.intervals.facts_ms);
             self.urgent |= self.facts.collect(&self.spool).await?;
+            self.urgent |= self.inventory.read(&self.spool).await?;
         }
         if now >= self.next_heartbeat {
             self.beat().await;
@@ -209,6 +216,7 @@ impl Daemon {
             mono_ms: collect::mono_ms(),
             spool: self.spool.usage(),
             facts_hash: Some(self.facts.hash()),
+            inventory_hash: self.inventory.hash(),
             ..Heartbeat::default()
         };
         let heartbeat = self.heartbeats.collect(base).await;
@@ -229,20 +237,30 @@ impl Daemon {
             Duration::ZERO
         };
         self.urgent = false;
+        let mut state = self.facts.pending();
+        let facts = state.len();
+        state.extend(self.inventory.offered());
         let report = Report {
             heartbeat: self.due.take(),
-            state: self.facts.pending(),
+            state,
             commands_seen: self.commands.seen(),
             policy_version: self.policy.version,
             wait,
         };
         let sent = self.link.report(&mut self.reporter, report, free).await;
-        self.facts.refused(self.reporter.take_refused_state());
+        let refused = self.reporter.take_refused_state();
+        for (key, version) in &refused {
+            self.inventory.refused(key, *version);
+        }
+        self.facts.refused(refused);
         let reported = match sent {
             Ok(reported) => reported,
             Err(lost) => return self.lost(&lost),
         };
         self.notify.status("connected");
+        if reported.state_sent > facts {
+            self.inventory.sent();
+        }
         self.acknowledged(&reported.ack).await;
         if free && !wait.is_zero() {
             self.held = Some(reported.answer);
@@ -261,6 +279,14 @@ impl Daemon {
             tracing::warn!(%error, "facts that the collector wants wait for the spool");
         }
         self.urgent |= self.facts.has_pending();
+        self.inventory_acknowledged(ack).await;
+    }
+
+    async fn inventory_acknowledged(&mut self, ack: &Ack) {
+        if let Err(error) = self.inventory.acknowledged(ack, &self.spool).await {
+            tracing::warn!(%error, "packages that the collector wants wait for the spool");
+        }
+        self.urgent |= self.inventory.has_next();
     }
 
     /// The rest of an answer that was not held: policy, perhaps commands.
@@ -300,6 +326,10 @@ impl Daemon {
     }
 
     async fn obey(&mut self, frame: Frame) -> anyhow::Result<()> {
+        // What took longer to store than the rest of its batch.
+        if let Some(ack) = &frame.ack {
+            self.inventory_acknowledged(ack).await;
+        }
         if let Some(policy) = frame.policy {
             self.link.trust(&policy.trust_bundle)?;
             tracing::info!(version = policy.version, "policy applied");

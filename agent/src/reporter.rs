@@ -60,6 +60,8 @@ pub struct Reported {
     pub answer: Answer,
     /// Records were sent; there may be more.
     pub had_records: bool,
+    /// How many of the report's state parts found room.
+    pub state_sent: usize,
 }
 
 /// Sends what the spool holds.
@@ -121,6 +123,7 @@ impl Reporter {
                     ack,
                     answer,
                     had_records,
+                    state_sent: batch.state.len(),
                 })
             }
             Err(error) => {

@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::agents::certificates::Certificates;
 use crate::agents::commands::Answers;
+use crate::agents::lane::Lane;
 use crate::agents::writer::Writers;
 use crate::blob::BlobStore;
 use crate::ca::Ca;
@@ -41,6 +42,8 @@ pub struct App {
     pub answers: Arc<Answers>,
     pub certificates: Certificates,
     pub writers: Writers,
+    /// Of large state.
+    pub lane: Lane,
     /// Of the sign of life.
     pub alive: Condition,
     /// Of new connections to Postgres.
@@ -84,6 +87,7 @@ impl App {
         let answers = Arc::new(Answers::default());
         let certificates = Certificates::new(pool.clone(), clock.clone(), Arc::clone(&answers));
         let writers = Writers::start(&pool, &clock, &config.ingest, &config.retention);
+        let lane = Lane::start(&pool, &clock);
         let ingest = &config.ingest;
         let rates = Rates::new(ingest.host_batches_per_second, ingest.host_batches_burst);
         let operators = &config.operators;
@@ -102,6 +106,7 @@ impl App {
             answers,
             certificates,
             writers,
+            lane,
             alive: Condition::default(),
             connects: Condition::default(),
             draining: AtomicBool::default(),

@@ -1,4 +1,4 @@
-//! The body of an answer: frames that are ready, then commands as they come up, then the end.
+//! The body of an answer: frames that are ready, then commands and what is stored late as they come up, then the end.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::sync::mpsc;
+use infratrack_shared::wire::answer::{self, Ack};
+use infratrack_shared::wire::frame;
+use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 use crate::agents::commands::Held;
@@ -16,10 +18,13 @@ use crate::agents::commands::Held;
 pub enum AnswerBody {
     /// Everything there is; hyper sends it with a Content-Length.
     Whole(Option<Bytes>),
-    /// The first frames, then those from `held` until `end` or until `held` closes.
-    Held {
+    /// The first frames, then those that come, until `end` or until none can come.
+    Open {
         first: Option<Bytes>,
-        held: Held,
+        /// Commands.
+        held: Option<Held>,
+        /// The Ack of what takes longer to store.
+        late: Option<oneshot::Receiver<Ack>>,
         end: Pin<Box<Sleep>>,
     },
 }
@@ -30,11 +35,17 @@ impl AnswerBody {
         Self::Whole(Some(bytes))
     }
 
-    /// A body that is held for `wait`.
-    pub fn held(first: Bytes, held: Held, wait: Duration) -> Self {
-        Self::Held {
+    /// A body that stays open for `wait`, or until neither can send any more.
+    pub fn open(
+        first: Bytes,
+        held: Option<Held>,
+        late: Option<oneshot::Receiver<Ack>>,
+        wait: Duration,
+    ) -> Self {
+        Self::Open {
             first: Some(first),
             held,
+            late,
             end: Box::pin(tokio::time::sleep(wait)),
         }
     }
@@ -50,13 +61,31 @@ impl Body for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Held { first, held, end } => {
+            Self::Open {
+                first,
+                held,
+                late,
+                end,
+            } => {
                 if let Some(first) = first.take() {
                     return Poll::Ready(Some(Ok(Frame::data(first))));
                 }
-                let frames: &mut mpsc::Receiver<Bytes> = held.frames();
-                if let Poll::Ready(next) = frames.poll_recv(context) {
-                    return Poll::Ready(next.map(|bytes| Ok(Frame::data(bytes))));
+                if let Some(Poll::Ready(ack)) =
+                    late.as_mut().map(|late| Pin::new(late).poll(context))
+                {
+                    *late = None;
+                    if let Some(bytes) = ack.ok().and_then(encoded) {
+                        return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                    }
+                }
+                match (held, &late) {
+                    (Some(held), _) => {
+                        if let Poll::Ready(next) = held.frames().poll_recv(context) {
+                            return Poll::Ready(next.map(|bytes| Ok(Frame::data(bytes))));
+                        }
+                    }
+                    (None, None) => return Poll::Ready(None),
+                    (None, Some(_)) => {}
                 }
                 end.as_mut().poll(context).map(|()| None)
             }
@@ -72,7 +101,13 @@ impl Body for AnswerBody {
             Self::Whole(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
             }
-            Self::Held { .. } => SizeHint::default(),
+            Self::Open { .. } => SizeHint::default(),
         }
     }
+}
+
+fn encoded(ack: Ack) -> Option<Bytes> {
+    frame::encode(&answer::Frame::from(ack))
+        .ok()
+        .map(Bytes::from)
 }

@@ -9,20 +9,24 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use http::{HeaderValue, Response, StatusCode};
 use infratrack_shared::codec::{self, Limits};
 use infratrack_shared::compress::{self, DecompressError};
-use infratrack_shared::ids::HostId;
+use infratrack_shared::ids::{HostId, InstanceId, StreamId};
 use infratrack_shared::limits;
 use infratrack_shared::wire::answer::{Ack, Frame};
-use infratrack_shared::wire::batch::Batch;
+use infratrack_shared::wire::batch::{Batch, StatePart};
 use infratrack_shared::wire::problem::code;
 use infratrack_shared::wire::{FRAMES_CONTENT_TYPE, frame};
+use tokio::sync::oneshot;
 
 use crate::agents::answer::AnswerBody;
 use crate::agents::problem::Refusal;
 use crate::agents::writer::{Outcome, Report};
-use crate::agents::{arrival, check, commands};
+use crate::agents::{arrival, check, commands, lane};
 use crate::app::App;
 use crate::failpoint::reach;
 use crate::store;
+
+/// How long an answer that is not held waits for what is stored late. Shorter than agents wait for an answer.
+const LATE: Duration = Duration::from_secs(10);
 
 /// Stores one batch and answers it. `body` is within [`limits::BATCH_WIRE_BYTES`].
 pub async fn batch(
@@ -46,13 +50,14 @@ pub async fn batch(
             ..refusal
         });
     }
-    let (batch, size) = decode(headers, &body)?;
+    let (mut batch, size) = decode(headers, &body)?;
     // It is a part of the connection's buffer, which is wanted back.
     drop(body);
     reach("ingest::decoded");
     let (wait_ms, policy_version) = (batch.wait_ms.min(limits::WAIT_MS), batch.policy_version);
     let received_at = app.clock.now();
     let skew_ms = arrival::skew_ms(batch.sent_at, store::unix_millis(received_at));
+    let large = Large::take(&mut batch);
     let report = Report {
         host,
         address,
@@ -67,7 +72,10 @@ pub async fn batch(
         .await
         .map_err(|_| unavailable(app, "the queue is full"))?;
     match outcome {
-        Outcome::Stored { host, ack } => answer(app, host, ack, policy_version, wait_ms).await,
+        Outcome::Stored { host, ack } => {
+            let late = large.and_then(|large| large.submit(app, host, size));
+            answer(app, host, ack, late, policy_version, wait_ms).await
+        }
         Outcome::Forked => Err(Refusal::new(
             StatusCode::CONFLICT,
             code::STREAM_FORKED,
@@ -93,6 +101,40 @@ pub async fn batch(
             code::BODY_INVALID,
             reason,
         )),
+    }
+}
+
+/// What of a batch goes through the lane, with what it is known by.
+struct Large {
+    stream: StreamId,
+    instance: InstanceId,
+    parts: Vec<StatePart>,
+}
+
+impl Large {
+    /// Takes it out of the batch; boxed, because few batches have any.
+    fn take(batch: &mut Batch) -> Option<Box<Self>> {
+        if !batch.state.iter().any(lane::is_for_lane) {
+            return None;
+        }
+        let all = std::mem::take(&mut batch.state).into_iter();
+        let (parts, state) = all.partition(lane::is_for_lane);
+        batch.state = state;
+        Some(Box::new(Self {
+            stream: batch.stream,
+            instance: batch.instance,
+            parts,
+        }))
+    }
+
+    fn submit(self, app: &App, host: HostId, size: usize) -> Option<oneshot::Receiver<Ack>> {
+        let parts = lane::Parts {
+            host,
+            stream: self.stream,
+            instance: self.instance,
+            parts: self.parts,
+        };
+        app.lane.submit(parts, size)
     }
 }
 
@@ -141,6 +183,7 @@ async fn answer(
     app: &Arc<App>,
     host: HostId,
     ack: Ack,
+    late: Option<oneshot::Receiver<Ack>>,
     policy_version: u64,
     wait_ms: u32,
 ) -> Result<Response<AnswerBody>, Refusal> {
@@ -165,9 +208,12 @@ async fn answer(
         }
     }
     let first = Bytes::from(frames);
-    let body = match held {
-        Some(held) => AnswerBody::held(first, held, Duration::from_millis(u64::from(wait_ms))),
-        None => AnswerBody::whole(first),
+    let body = if held.is_none() && late.is_none() {
+        AnswerBody::whole(first)
+    } else {
+        let wait = Duration::from_millis(u64::from(wait_ms));
+        let wait = if held.is_some() { wait } else { LATE };
+        AnswerBody::open(first, held, late, wait)
     };
     let mut response = Response::new(body);
     response

@@ -1,7 +1,7 @@
 //! What agents call: enrollment, renewal, and the batch that carries everything else.
 //!
 //! A batch goes `service` -> `certificates` (is it still allowed) -> `ingest` (decode, check, queue) ->
-//! `writer` (group commit) -> `answer` (Ack, then commands as they come up).
+//! `writer` (group commit) -> `answer` (Ack, then commands as they come up). Its large state goes through `lane` beside.
 
 pub mod answer;
 pub mod arrival;
@@ -12,6 +12,7 @@ pub mod commands;
 pub mod cursor;
 pub mod enroll;
 pub mod ingest;
+pub mod lane;
 pub mod problem;
 pub mod renew;
 pub mod returning;

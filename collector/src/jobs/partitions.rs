@@ -8,7 +8,7 @@ use time::Duration;
 use crate::app::App;
 use crate::ca_log;
 use crate::jobs::run::Done;
-use crate::store::{agent_certs, partitions, rollups};
+use crate::store::{agent_certs, host_states, partitions, rollups};
 
 /// Days of heartbeats made ahead, so that a week without a collector leaves no hole at its start.
 const DAYS_AHEAD: i64 = 7;
@@ -40,5 +40,6 @@ pub async fn run(app: &Arc<App>, connection: &mut PgConnection) -> anyhow::Resul
     let kept = Duration::try_from(retention.heartbeats_5m)?;
     rollups::delete_5m(connection, now - kept).await?;
     agent_certs::delete_expired(connection, now - ca_log::KEPT).await?;
+    host_states::delete_old_parts(connection, now - Duration::DAY).await?;
     Ok(Done::Whole)
 }

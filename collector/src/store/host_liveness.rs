@@ -28,6 +28,7 @@ pub struct Seen<'a> {
 pub struct SeenRow {
     pub host_id: Uuid,
     pub facts_hash: Option<Vec<u8>>,
+    pub inventory_hash: Option<Vec<u8>>,
 }
 
 /// Moves the rows of `seen`, sorted by host, one a host: those whose instance is in place. Like
@@ -93,7 +94,7 @@ pub async fn update_seen(
              as i (host_id, received_at, stream, n, boot_id, version, skew_ms, cpu, memory,
                    disk, units, reboot, spool, instance)
          where l.host_id = i.host_id and l.instance = i.instance
-         returning l.host_id, l.facts_hash",
+         returning l.host_id, l.facts_hash, l.inventory_hash",
         &hosts,
         &received,
         &streams,

@@ -225,10 +225,10 @@ pub async fn fact_changes(connection: &mut PgConnection, moved: &Move) -> sqlx::
     Ok(done.rows_affected())
 }
 
-/// Forgets the hash over the facts of `host`: it is asked for all of them.
-pub async fn forget_facts_hash(connection: &mut PgConnection, host: HostId) -> sqlx::Result<u64> {
+/// Forgets the hashes over the facts and packages of `host`: it is asked for all of them.
+pub async fn forget_hashes(connection: &mut PgConnection, host: HostId) -> sqlx::Result<u64> {
     let done = sqlx::query!(
-        "update host_liveness set facts_hash = null where host_id = $1",
+        "update host_liveness set facts_hash = null, inventory_hash = null where host_id = $1",
         host.0
     )
     .execute(connection)

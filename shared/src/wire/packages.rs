@@ -105,7 +105,7 @@ pub struct UpdateCheck {
     pub manager: Manager,
     /// Who was asked: `apt`, `dnf`, `dnf5`, `yum`, `zypper`, `apk`, `snap`, `flatpak`.
     pub tool: String,
-    /// What there is to install can't be known: why. Nothing of it stands then.
+    /// What there is to install can't be known: why. What was known of it stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown: Option<String>,
     /// When the lists that it answered from were brought, Unix time in seconds: the oldest of them.

@@ -314,6 +314,7 @@ impl Agent {
             ack,
             mut answer,
             had_records,
+            ..
         } = reported;
         self.backoff.reset();
         self.commands_seen.clear();

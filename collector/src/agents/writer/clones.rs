@@ -349,7 +349,7 @@ async fn restore(
         set_apart::fact_changes(connection, moved).await?;
         host_instances::delete(connection, owner, moved.instance).await?;
     }
-    set_apart::forget_facts_hash(connection, owner).await?;
+    set_apart::forget_hashes(connection, owner).await?;
     store::host_search::update_fact_words(connection, &[owner.0]).await?;
     store::hosts::update_identity(connection, &[owner.0]).await?;
     set_apart::delete_empty_5m(connection, owner).await?;

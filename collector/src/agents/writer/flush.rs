@@ -7,6 +7,7 @@ use infratrack_shared::digest::Digest;
 use infratrack_shared::ids::HostId;
 use infratrack_shared::wire::answer::WantWhole;
 use infratrack_shared::wire::batch::FACTS;
+use infratrack_shared::wire::packages::{PACKAGES, UPDATES};
 use serde::Deserialize;
 use sqlx::{Acquire, PgConnection, Postgres, Transaction};
 use time::OffsetDateTime;
@@ -193,7 +194,7 @@ async fn write(
         Some(seen) => seen,
         None => update_seen(transaction, &taken(reports, &plan.answers)).await?,
     };
-    ask_for_facts(&mut plan, reports, &seen);
+    ask_for_wholes(&mut plan, reports, &seen);
     if !plan.streams.is_empty() {
         let moved: Vec<_> = plan.streams.values().copied().collect();
         let updated = store::agent_streams::update(transaction, &moved).await?;
@@ -427,20 +428,26 @@ async fn update_seen(
         .collect())
 }
 
-/// Where what a heartbeat says of the facts differs from what is stored, asks for them.
-fn ask_for_facts(plan: &mut Plan<'_>, reports: &[&Report], seen: &HashMap<HostId, SeenRow>) {
+/// Where what a heartbeat says of the facts, or of the large state, differs from what is stored, asks for it.
+fn ask_for_wholes(plan: &mut Plan<'_>, reports: &[&Report], seen: &HashMap<HostId, SeenRow>) {
     for (report, answer) in reports.iter().zip(&mut plan.answers) {
         let (Some(heartbeat), Answer::Ack(ack)) = (&report.batch.heartbeat, answer) else {
             continue;
         };
-        let stored = seen
-            .get(&report.host)
-            .and_then(|row| row.facts_hash.as_deref());
-        let stored = stored.and_then(Digest::from_slice);
-        if heartbeat.facts_hash.is_some() && heartbeat.facts_hash != stored {
-            ack.want_whole.push(WantWhole {
-                key: FACTS.to_owned(),
-            });
+        let stored = seen.get(&report.host);
+        let facts = stored.and_then(|row| row.facts_hash.as_deref());
+        let inventory = stored.and_then(|row| row.inventory_hash.as_deref());
+        let asked: [(_, _, &[&str]); 2] = [
+            (heartbeat.facts_hash, facts, &[FACTS]),
+            (heartbeat.inventory_hash, inventory, &[PACKAGES, UPDATES]),
+        ];
+        for (told, stored, keys) in asked {
+            if told.is_some() && told != stored.and_then(Digest::from_slice) {
+                let wants = keys.iter().map(|&key| WantWhole {
+                    key: key.to_owned(),
+                });
+                ack.want_whole.extend(wants);
+            }
         }
     }
 }

@@ -150,17 +150,17 @@ async fn facts(collector: &Collector, host: &Host) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delta_is_rejected_by_key_and_version_until_it_can_be_applied() {
+async fn a_delta_of_a_fact_is_rejected_by_key_and_version() {
     let collector = Collector::start().await;
     let host = collector.host().await;
     let mut batch = host.batch(&collector);
     let delta = StatePart {
         base_hash: Some(Digest::of(b"base")),
-        ..fact("packages", 3, "delta")
+        ..fact("facts.cpu", 3, "delta")
     };
     batch.state = vec![delta, fact("facts.os", 1, "whole")];
     let ack = host.send(&collector, &batch).await.unwrap();
-    assert_eq!(ack.rejected[0].key.as_deref(), Some("packages"));
+    assert_eq!(ack.rejected[0].key.as_deref(), Some("facts.cpu"));
     assert_eq!(ack.rejected[0].version, Some(3));
     assert_eq!(ack.state[0].key, "facts.os");
 }
