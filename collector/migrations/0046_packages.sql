@@ -5,7 +5,7 @@ create table packages (
     -- Of all columns that follow but `sort_key`.
     digest         bytea not null unique,
     manager        text  not null,
-    name           text  not null,
+    name           text  collate "C" not null,
     version        text  not null,
     arch           text  not null,
     -- What it was built from; the same as the package where it is empty.

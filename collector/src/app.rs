@@ -87,7 +87,7 @@ impl App {
         let answers = Arc::new(Answers::default());
         let certificates = Certificates::new(pool.clone(), clock.clone(), Arc::clone(&answers));
         let writers = Writers::start(&pool, &clock, &config.ingest, &config.retention);
-        let lane = Lane::start(&pool, &clock);
+        let lane = Lane::start(&pool, &clock, &config.patches);
         let ingest = &config.ingest;
         let rates = Rates::new(ingest.host_batches_per_second, ingest.host_batches_burst);
         let operators = &config.operators;

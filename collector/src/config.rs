@@ -6,6 +6,7 @@ mod ca;
 pub mod inventory;
 mod jobs;
 mod oidc;
+mod patches;
 pub mod s3;
 mod telemetry;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use ca::CertificateAuthority;
 pub use jobs::{Interval, Jobs};
 pub use oidc::Oidc;
+pub use patches::{Patches, Within};
 pub use telemetry::Telemetry;
 
 use crate::secret::{Secret, SecretError, Source};
@@ -60,6 +62,8 @@ pub struct Config {
     pub retention: Retention,
     /// What collectors do by themselves. A table `[jobs.intervals]` says how often where not as usual: `rollup = "5m"`.
     pub jobs: Jobs,
+    /// By when security updates are to be installed. A table `[patches.tags.prod]` says so for hosts with the tag `prod`.
+    pub patches: Patches,
     /// Traces of the collector's own work, for OpenTelemetry.
     pub telemetry: Telemetry,
     /// What knows of hosts beside their agents.
@@ -231,6 +235,7 @@ impl Default for Config {
             liveness: Liveness::default(),
             retention: Retention::default(),
             jobs: Jobs::default(),
+            patches: Patches::default(),
             telemetry: Telemetry::default(),
             inventory: inventory::Inventory::default(),
             probes: inventory::Probes::default(),

@@ -23,6 +23,7 @@ pub mod live;
 pub mod login;
 pub mod metrics;
 pub mod offered;
+pub mod patches;
 pub mod postgres;
 pub mod rate;
 pub mod roles;

@@ -183,6 +183,7 @@ static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
     table.extend(settings());
     table.extend(administered());
     table.extend(hosts());
+    table.extend(patches());
     table.extend(administration());
     table
 });
@@ -372,6 +373,38 @@ fn hosts() -> Vec<Route> {
         api(VIEWER, routes!(views::list)),
         api(VIEWER, routes!(views::create)),
         api(VIEWER, routes!(views::delete)),
+    ]
+}
+
+/// What is installed, and what there is to install.
+fn patches() -> Vec<Route> {
+    use api::{packages, updates};
+    let packages_of_host = "/hosts/{id}/packages";
+    let updates_of_host = "/hosts/{id}/updates";
+    vec![
+        Route::page(VIEWER, Method::GET, "/patches", get(web::patches::page)),
+        Route::page(VIEWER, Method::GET, "/packages", get(web::packages::fleet)),
+        Route::page(
+            VIEWER,
+            Method::GET,
+            packages_of_host,
+            get(web::packages::of_host),
+        ),
+        Route::page(
+            VIEWER,
+            Method::GET,
+            updates_of_host,
+            get(web::packages::updates_of_host),
+        ),
+        api(VIEWER, routes!(packages::list)),
+        api(VIEWER, routes!(packages::hosts)),
+        api(VIEWER, routes!(packages::of_host)),
+        api(VIEWER, routes!(updates::list)),
+        api(VIEWER, routes!(updates::packages)),
+        api(VIEWER, routes!(updates::hosts)),
+        api(VIEWER, routes!(updates::summary)),
+        api(VIEWER, routes!(updates::of_host)),
+        api(VIEWER, routes!(updates::advisories)),
     ]
 }
 

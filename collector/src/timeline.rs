@@ -4,6 +4,7 @@
 //! API and the Host page show it.
 
 pub mod diff;
+mod packages;
 pub mod words;
 
 use std::cmp::Ordering;
@@ -23,9 +24,10 @@ use crate::store::timeline::{self as store, Ask, Source, Whats};
 pub const MOST: usize = 50;
 
 /// What kinds of things happen, with what they are called.
-pub const KINDS: [(&str, &str); 10] = [
+pub const KINDS: [(&str, &str); 11] = [
     ("state", "Online, offline"),
     ("event", "Events"),
+    ("package", "Packages"),
     ("gap", "Lost records"),
     ("downtime", "Collector down"),
     ("fact", "Facts"),
@@ -37,7 +39,7 @@ pub const KINDS: [(&str, &str); 10] = [
 ];
 
 /// Which kinds the records of agents and of the collector itself are of; all others are `event`.
-const EVENTS: [(&str, &str); 8] = [
+const EVENTS: [(&str, &str); 9] = [
     ("host_online", "state"),
     ("host_late", "state"),
     ("host_offline", "state"),
@@ -46,6 +48,7 @@ const EVENTS: [(&str, &str); 8] = [
     ("identity_split", "conflict"),
     ("command_result", "command"),
     ("certificate_renewed", "certificate"),
+    ("package_transaction", "package"),
 ];
 
 /// One thing that happened.
@@ -54,7 +57,7 @@ const EVENTS: [(&str, &str); 8] = [
 pub struct Item {
     /// With `at` its place in the order.
     pub id: String,
-    /// `state | event | gap | downtime | fact | command | task | certificate | conflict | audit`.
+    /// `state | event | package | gap | downtime | fact | command | task | certificate | conflict | audit`.
     pub kind: &'static str,
     /// When it happened, as far as can be told; a gap's: when it was told of.
     #[serde(with = "rfc3339")]
@@ -291,7 +294,14 @@ mod tests {
         };
         assert!(left_out.contains(&"command_result") && !left_out.contains(&"host_late"));
         assert_eq!(
-            whats(&["state", "event", "conflict", "command", "certificate"]),
+            whats(&[
+                "state",
+                "event",
+                "package",
+                "conflict",
+                "command",
+                "certificate"
+            ]),
             Some(None)
         );
     }

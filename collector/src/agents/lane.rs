@@ -24,9 +24,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::clock::Clock;
+use crate::config::Patches;
+use crate::patches;
+use crate::store::host_patches::Rule;
 use crate::store::host_states::{self as states, Stored, Version};
 use crate::store::{self, agent_streams, locks};
 use dictionary::Dictionary;
+pub use dictionary::sort_key;
 
 /// Hosts are spread over so many workers, each with a connection of its own.
 const WORKERS: usize = 2;
@@ -68,17 +72,19 @@ pub struct Lane {
 
 impl Lane {
     /// Starts the workers; they end when this is dropped and their queues are empty.
-    pub fn start(pool: &PgPool, clock: &Clock) -> Self {
+    pub fn start(pool: &PgPool, clock: &Clock, policy: &Patches) -> Self {
         let options = PgPool::connect_options(pool);
         let own = store::pool::options(u32::try_from(WORKERS).unwrap_or(1))
             .connect_lazy_with((*options).clone());
         let dictionary = Arc::new(Dictionary::default());
+        let rules: Arc<[Rule]> = patches::rules(policy).into();
         let queues = (0..WORKERS).map(|_| {
             let (sender, receiver) = mpsc::channel(QUEUE);
             let worker = Worker {
                 pool: own.clone(),
                 clock: clock.clone(),
                 dictionary: Arc::clone(&dictionary),
+                rules: Arc::clone(&rules),
             };
             tokio::spawn(worker.run(receiver));
             sender
@@ -123,6 +129,8 @@ struct Worker {
     pool: PgPool,
     clock: Clock,
     dictionary: Arc<Dictionary>,
+    /// By when updates are due.
+    rules: Arc<[Rule]>,
 }
 
 impl Worker {

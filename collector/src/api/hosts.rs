@@ -130,7 +130,7 @@ impl From<HostRow> for Host {
 }
 
 /// What `host_reasons` in the database gives.
-pub const REASONS: [&str; 10] = [
+pub const REASONS: [&str; 11] = [
     "offline",
     "identity_conflict",
     "disk_critical",
@@ -139,6 +139,7 @@ pub const REASONS: [&str; 10] = [
     "disk_warning",
     "failed_units",
     "reboot_required",
+    "security_overdue",
     "clock_skew",
     "certificate_expiring",
 ];
@@ -161,6 +162,7 @@ fn reason(code: &str, row: &HostRow) -> String {
             count => format!("{count} systemd units failed"),
         },
         "reboot_required" => "a reboot has been required for over 7 days".to_owned(),
+        "security_overdue" => "a security update is overdue".to_owned(),
         "clock_skew" => {
             format!(
                 "the clock is off by {} s",

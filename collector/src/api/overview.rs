@@ -167,6 +167,13 @@ fn reported(counts: &Counts) -> Vec<Need> {
             "reason=failed_units",
         ),
         hosts(
+            "security_overdue",
+            "a security update that is overdue",
+            "warn",
+            counts.overdue,
+            "reason=security_overdue",
+        ),
+        hosts(
             "reboot_required",
             "a reboot required for over 7 days",
             "warn",

@@ -12,6 +12,7 @@ pub mod fleet_metrics;
 mod leader;
 pub mod liveness;
 pub mod partitions;
+pub mod patches;
 pub mod probes;
 pub mod record;
 pub mod revocations;
@@ -107,6 +108,9 @@ fn of_the_leader() -> Vec<Job> {
         }),
         fleets("fleet_counts", seconds(300), fleet_counts::run),
         fleets("sample", seconds(30), sample::run),
+        fleets("patch_due", seconds(300), |app, connection| {
+            Box::pin(patches::run(app, connection))
+        }),
         fleets("logins", seconds(600), |app, connection| {
             Box::pin(sweep_logins(app, connection))
         }),

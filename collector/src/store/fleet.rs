@@ -30,6 +30,8 @@ pub struct Counts {
     pub failed_units: i64,
     /// `reason=reboot_required`
     pub reboots: i64,
+    /// `reason=security_overdue`
+    pub overdue: i64,
     /// `state=missing`
     pub missing: i64,
     /// When the newest of them was made.
@@ -72,6 +74,7 @@ pub async fn count(
                count(*) filter (where 'identity_conflict' = any(reasons)) as "conflicts!",
                count(*) filter (where 'failed_units' = any(reasons)) as "failed_units!",
                count(*) filter (where 'reboot_required' = any(reasons)) as "reboots!",
+               count(*) filter (where 'security_overdue' = any(reasons)) as "overdue!",
                count(*) filter (where missing_since is not null) as "missing!",
                max(created_at) as newest_at
            from judged"#,

@@ -201,6 +201,22 @@ pub async fn list_hashes(
         .collect())
 }
 
+/// How what is stored of a host under a key was read, and when it was last reported.
+pub async fn find(
+    connection: &mut PgConnection,
+    host: HostId,
+    key: &str,
+) -> sqlx::Result<Option<(Value, OffsetDateTime)>> {
+    let row = sqlx::query!(
+        "select body, received_at from host_states where host_id = $1 and key = $2",
+        host.0,
+        key,
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.map(|row| (row.body, row.received_at)))
+}
+
 /// Notes the hash over all of them, which heartbeats are compared with.
 pub async fn update_inventory_hash(
     connection: &mut PgConnection,

@@ -5,7 +5,7 @@ use serde_json::Value;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
-use super::{Item, diff, of_event};
+use super::{Item, diff, of_event, packages};
 use crate::store::timeline::Row;
 use crate::store::timeline::Source;
 
@@ -18,6 +18,7 @@ struct Told {
     kind: &'static str,
     title: String,
     detail: Option<String>,
+    by: Option<String>,
     tone: &'static str,
 }
 
@@ -26,6 +27,7 @@ fn told(kind: &'static str, tone: &'static str, title: impl Into<String>) -> Tol
         kind,
         title: title.into(),
         detail: None,
+        by: None,
         tone,
     }
 }
@@ -47,6 +49,7 @@ pub fn item(source: &Source, row: Row, now: OffsetDateTime) -> Item {
         "fact" => fact(&row),
         "command" => command(&row, now),
         "task" => task(&row),
+        "package" => package(&row),
         "issued" => told("certificate", "neutral", "Certificate issued").with(until(&row)),
         "revoked" => told("certificate", "bad", "Certificate revoked").with(text(&row, "reason")),
         "dropped" => told("conflict", "neutral", "The other machine is refused")
@@ -66,7 +69,7 @@ pub fn item(source: &Source, row: Row, now: OffsetDateTime) -> Item {
         received_at: row.received_at,
         title: short(&told.title, TITLE),
         detail: told.detail.map(|detail| short(&detail, DETAIL)),
-        by: row.by.map(|by| short(&by, TITLE)),
+        by: row.by.or(told.by).map(|by| short(&by, TITLE)),
         tone: told.tone,
         what: row.what,
         body: row.body,
@@ -104,6 +107,7 @@ fn event(row: &Row) -> Told {
             )
             .with(detail)
         }
+        "package_transaction" => package(row),
         "identity_conflict" => {
             let other = text(row, "other_address");
             told(kind, "bad", "Two machines report as this host").with(
@@ -116,6 +120,17 @@ fn event(row: &Row) -> Told {
             "The other machine became a host of its own",
         ),
         what => told(kind, "neutral", plain(what)).with(row.body.as_ref().map(Value::to_string)),
+    }
+}
+
+fn package(row: &Row) -> Told {
+    let words = packages::words(row.body.as_ref());
+    Told {
+        kind: "package",
+        title: words.title,
+        detail: words.detail,
+        by: words.by,
+        tone: words.tone,
     }
 }
 

@@ -21,9 +21,10 @@ use crate::web::{assets, words};
 pub const THEME_COOKIE: &str = "theme";
 
 /// The places of the navigation: where, and what it is called.
-const PLACES: [(&str, &str); 5] = [
+const PLACES: [(&str, &str); 6] = [
     ("/", "Overview"),
     ("/hosts", "Hosts"),
+    ("/patches", "Patches"),
     ("/inventory", "Inventory"),
     ("/audit", "Audit"),
     ("/settings", "Settings"),

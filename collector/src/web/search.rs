@@ -22,9 +22,21 @@ const HOSTS: i64 = 10;
 const Q_CHARS: usize = 256;
 
 /// Pages and actions: which of both, where, what it is called, and by which other words it is found.
-const ENTRIES: [(&str, &str, &str, &str); 21] = [
+const ENTRIES: [(&str, &str, &str, &str); 23] = [
     ("page", "/", "Overview", "home start"),
     ("page", "/hosts", "Hosts", "fleet servers machines"),
+    (
+        "page",
+        "/patches",
+        "Patches",
+        "updates security advisories reboot overdue exposure",
+    ),
+    (
+        "page",
+        "/packages",
+        "Packages",
+        "installed software versions",
+    ),
     (
         "page",
         "/inventory",

@@ -58,6 +58,19 @@ pub fn duration(seconds: i64) -> String {
     }
 }
 
+/// When something is due, as seen from `now`, and the class of a badge that says so.
+pub fn due(due_at: &Option<OffsetDateTime>, now: &OffsetDateTime) -> (&'static str, String) {
+    let Some(due_at) = due_at else {
+        return ("", "no date".to_owned());
+    };
+    let left = (*due_at - *now).whole_seconds();
+    if left < 0 {
+        ("unhealthy", format!("overdue for {}", duration(-left)))
+    } else {
+        ("", format!("in {}", duration(left)))
+    }
+}
+
 /// The instant, for the tooltip of a relative time.
 pub fn utc(at: &OffsetDateTime) -> String {
     at.replace_nanosecond(0)

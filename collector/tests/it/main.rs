@@ -19,6 +19,7 @@ mod listener;
 mod metrics;
 mod oidc;
 mod operators;
+mod patches;
 mod private_postgres;
 mod program;
 mod s3;

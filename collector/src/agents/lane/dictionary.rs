@@ -81,7 +81,7 @@ pub(super) fn digest(entry: &Entry) -> Digest {
 }
 
 /// Sorts as `manager` orders versions, where that order is known here.
-pub(super) fn sort_key(manager: Manager, version: &str) -> Option<Vec<u8>> {
+pub fn sort_key(manager: Manager, version: &str) -> Option<Vec<u8>> {
     match manager {
         Manager::Dpkg => Some(deb::Version::split(version).sort_key()),
         Manager::Rpm => {

@@ -6,10 +6,12 @@ use infratrack_shared::wire::packages::{PendingUpdate, UpdateCheck, UpdatesPart}
 use rmpv::Value;
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
+use time::OffsetDateTime;
 
 use super::dictionary::sort_key;
 use super::{Incoming, Taken, Worker, decoded, is_name};
 use crate::store::host_packages::{self, Known};
+use crate::store::host_patches::{self, Asked};
 use crate::store::packages::manager_name;
 use crate::store::pending_updates::{self as rows, Past, Row};
 use crate::store::storable;
@@ -66,10 +68,35 @@ pub(super) async fn apply(
     if !changed.is_empty() {
         rows::upsert(&mut transaction, host, &changed, now).await?;
     }
+    let known = checks.iter().filter_map(|check| check.metadata_at_s);
+    let asked = Asked {
+        unknown: unknown_words(&checks),
+        metadata_at: known.min().and_then(instant),
+    };
+    host_patches::update_due(&mut transaction, Some(host.0), &worker.rules).await?;
+    host_patches::refresh(&mut transaction, host, &asked, now).await?;
+    host_patches::update_liveness(&mut transaction, Some(host.0)).await?;
     let body = json!({"checks": checks});
     incoming.end(&mut transaction, &body, skipped, now).await?;
     transaction.commit().await?;
     Ok(Taken::Stored)
+}
+
+/// Why it is not known what there is to install: nobody was asked, or some did not know.
+fn unknown_words(checks: &[UpdateCheck]) -> Option<String> {
+    let unknown = checks.iter().filter_map(|check| {
+        let reason = check.unknown.as_ref()?;
+        Some(format!("{}: {reason}", check.tool))
+    });
+    let unknown: Vec<_> = unknown.collect();
+    if checks.is_empty() {
+        return Some("no package manager was asked".to_owned());
+    }
+    (!unknown.is_empty()).then(|| unknown.join("; "))
+}
+
+fn instant(unix_s: u64) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp(i64::try_from(unix_s).ok()?).ok()
 }
 
 fn key(row: &Row) -> Key {

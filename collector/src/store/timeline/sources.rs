@@ -6,23 +6,45 @@
 use super::Source;
 
 /// All of them.
-pub const ALL: [&Source; 11] = [
-    &EVENTS, &GAPS, &REFUSED, &DOWNTIMES, &FACTS, &COMMANDS, &TASKS, &ISSUED, &REVOKED, &DROPPED,
-    &AUDIT,
+pub const ALL: [&Source; 12] = [
+    &EVENTS, &PACKAGES, &GAPS, &REFUSED, &DOWNTIMES, &FACTS, &COMMANDS, &TASKS, &ISSUED, &REVOKED,
+    &DROPPED, &AUDIT,
 ];
 
 /// What agents and the collector itself reported.
 pub const EVENTS: Source = Source {
     name: "event",
-    kinds: &["state", "event", "conflict", "command", "certificate"],
+    kinds: &["state", "event", "package", "conflict", "command", "certificate"],
     select: "at, null::timestamptz as until, received_at, kind as what, null::text as by,
-        case when pg_column_size(body) > 16384 then null
-             when octet_length(body::text) > 16384 then null else body end as body,
+        case when pg_column_size(body) <= 16384 and octet_length(body::text) <= 16384 then body
+             when kind = 'package_transaction' then jsonb_build_object('change_count', jsonb_array_length(body->'changes'),
+                 'command', left(body->>'command', 1000), 'requested_by', left(body->>'requested_by', 100),
+                 'via', left(body->>'via', 100), 'error', left(body->>'error', 1000), 'part', body->'part',
+                 'parts', body->'parts') end as body,
         case when pg_column_size(body) > 16384 then true
              else octet_length(body::text) > 16384 end as is_cut
         from events where host_id = $1",
     at: "at",
     id: "lpad(event_id::text, 19, '0')",
+};
+
+/// What inventories showed to have changed where no log tells it, all of one inventory together.
+const PACKAGES: Source = Source {
+    name: "package",
+    kinds: &["package"],
+    select: "changed_at as at, null::timestamptz as until, null::timestamptz as received_at, 'inventory' as what,
+        null::text as by,
+        (select jsonb_build_object('changes', jsonb_agg(jsonb_build_object('action', action, 'manager', manager,
+             'name', name, 'arch', arch, 'from', was_version, 'to', is_version)), 'change_count', max(total))
+         from (select o.*, count(*) over () as total from package_changes o
+               where o.host_id = p.host_id and o.changed_at = p.changed_at and not o.is_logged
+               order by change_id limit 100) as o) as body,
+        false as is_cut
+        from package_changes p where host_id = $1 and not is_logged
+          and not exists (select from package_changes e where e.host_id = p.host_id and e.changed_at = p.changed_at
+                              and e.change_id < p.change_id and not e.is_logged)",
+    at: "changed_at",
+    id: "lpad(change_id::text, 19, '0')",
 };
 
 /// Records that will never come.

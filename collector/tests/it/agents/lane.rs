@@ -14,7 +14,7 @@ use time::Duration;
 use crate::harness::{Collector, Host};
 
 /// `name` and `version` of one of dpkg's.
-fn package((name, version): (&str, &str)) -> Package {
+pub(crate) fn package((name, version): (&str, &str)) -> Package {
     Package {
         name: name.to_owned(),
         version: version.to_owned(),
@@ -23,7 +23,7 @@ fn package((name, version): (&str, &str)) -> Package {
     }
 }
 
-fn dpkg(unknown: Option<&str>) -> Vec<Database> {
+pub(crate) fn dpkg(unknown: Option<&str>) -> Vec<Database> {
     vec![Database {
         manager: Manager::Dpkg,
         unknown: unknown.map(str::to_owned),
@@ -32,14 +32,14 @@ fn dpkg(unknown: Option<&str>) -> Vec<Database> {
     }]
 }
 
-fn of_dpkg<T>(packages: Vec<T>) -> Vec<Group<T>> {
+pub(crate) fn of_dpkg<T>(packages: Vec<T>) -> Vec<Group<T>> {
     vec![Group {
         manager: Manager::Dpkg,
         packages,
     }]
 }
 
-fn whole(packages: &[(&str, &str)]) -> PackagesPart {
+pub(crate) fn whole(packages: &[(&str, &str)]) -> PackagesPart {
     PackagesPart {
         databases: dpkg(None),
         put: of_dpkg(packages.iter().copied().map(package).collect()),
@@ -48,7 +48,7 @@ fn whole(packages: &[(&str, &str)]) -> PackagesPart {
 }
 
 /// One part of a version, which is known by `hash`.
-fn part(key: &str, version: u64, hash: &str, body: &impl Serialize) -> StatePart {
+pub(crate) fn part(key: &str, version: u64, hash: &str, body: &impl Serialize) -> StatePart {
     StatePart {
         key: key.to_owned(),
         version,
@@ -68,7 +68,11 @@ fn delta(version: u64, base: &str, hash: &str, body: &PackagesPart) -> StatePart
 }
 
 /// Sends the parts; answers the Ack of the batch, and the one that came later.
-async fn send(collector: &Collector, host: &Host, state: Vec<StatePart>) -> (Ack, Option<Ack>) {
+pub(crate) async fn send(
+    collector: &Collector,
+    host: &Host,
+    state: Vec<StatePart>,
+) -> (Ack, Option<Ack>) {
     let mut batch = host.batch(collector);
     batch.state = state;
     let mut connection = host.connect(collector).await;

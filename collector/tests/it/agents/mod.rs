@@ -11,7 +11,7 @@ mod database;
 mod enroll;
 mod hostile;
 mod identity;
-mod lane;
+pub(crate) mod lane;
 mod refusing_postgres;
 mod reporter;
 mod returning;

@@ -1,0 +1,242 @@
+//! Packages: of the fleet with who has them, and of one host, with what there is to install on it.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::Response;
+use infratrack_shared::ids::HostId;
+use serde::Deserialize;
+use serde_json::Value;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::api::hosts::{self, Host};
+use crate::api::input::{Json, Path, Query};
+use crate::api::packages::{
+    self as api, HostPackages, HostPackagesQuery, PackageHosts, PackageHostsQuery, PackagesQuery,
+};
+use crate::api::page::{Page, PageQuery};
+use crate::api::problem::Problem;
+use crate::api::updates::{self, HostUpdates};
+use crate::app::App;
+use crate::store::package_search::PackageRow;
+use crate::web;
+use crate::web::frame::Frame;
+use crate::web::plain::{encoded, line};
+use crate::web::words;
+
+/// What is asked of the fleet. Empty is not asked.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Asked {
+    q: String,
+    name: String,
+    version: String,
+    cursor: String,
+}
+
+#[derive(Template)]
+#[template(path = "packages.html")]
+struct PackagesPage {
+    frame: Frame,
+    asked: Asked,
+    /// Packages by the beginning of their names.
+    page: Option<Page<PackageRow>>,
+    /// Hosts that have the one that is asked for.
+    on_hosts: Option<PackageHosts>,
+}
+
+impl PackagesPage {
+    fn shown(text: &str) -> String {
+        line(text, 120)
+    }
+
+    fn of(name: &str, version: &str) -> String {
+        let (name, version) = (encoded(name), encoded(version));
+        format!("/packages?name={name}&version={version}")
+    }
+
+    fn next(&self) -> Option<String> {
+        let cursor = match (&self.page, &self.on_hosts) {
+            (Some(page), _) => page.next_cursor.as_ref(),
+            (None, Some(hosts)) => hosts.next_cursor.as_ref(),
+            (None, None) => None,
+        }?;
+        let Asked {
+            q, name, version, ..
+        } = &self.asked;
+        let [q, name, version] = [q, name, version].map(|text| encoded(text));
+        Some(format!(
+            "/packages?q={q}&name={name}&version={version}&cursor={cursor}"
+        ))
+    }
+}
+
+/// `GET /packages`.
+pub async fn fleet(
+    State(app): State<Arc<App>>,
+    frame: Frame,
+    Query(asked): Query<Asked>,
+) -> Result<Response, Problem> {
+    let (mut page, mut on_hosts) = (None, None);
+    if asked.name.is_empty() {
+        let query = PackagesQuery {
+            q: some(&asked.q),
+            version: some(&asked.version),
+            cursor: some(&asked.cursor),
+            ..PackagesQuery::default()
+        };
+        let Json(found) = api::packages(&app, &query).await?;
+        page = Some(found);
+    } else {
+        let query = PackageHostsQuery {
+            name: asked.name.clone(),
+            version: some(&asked.version),
+            cursor: some(&asked.cursor),
+            ..PackageHostsQuery::default()
+        };
+        on_hosts = Some(api::on_hosts(&app, &query).await?);
+    }
+    let page = PackagesPage {
+        frame,
+        asked,
+        page,
+        on_hosts,
+    };
+    Ok(web::page(&page.frame, &page))
+}
+
+#[derive(Template)]
+#[template(path = "host/packages.html")]
+struct HostPackagesPage {
+    frame: Frame,
+    host: Host,
+    asked: HostAsked,
+    packages: HostPackages,
+}
+
+/// What is asked of a host.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HostAsked {
+    q: String,
+    cursor: String,
+}
+
+impl HostPackagesPage {
+    fn shown(text: &str) -> String {
+        line(text, 120)
+    }
+
+    fn next(&self) -> Option<String> {
+        let cursor = self.packages.next_cursor.as_ref()?;
+        let q = encoded(&self.asked.q);
+        Some(format!(
+            "/hosts/{}/packages?q={q}&cursor={cursor}",
+            self.host.id
+        ))
+    }
+
+    /// What could not be read, database by database.
+    fn unknown(&self) -> Vec<String> {
+        unknown(self.packages.databases.as_ref(), "manager")
+    }
+}
+
+/// `GET /hosts/{id}/packages`.
+pub async fn of_host(
+    State(app): State<Arc<App>>,
+    frame: Frame,
+    Path(id): Path<Uuid>,
+    Query(asked): Query<HostAsked>,
+) -> Result<Response, Problem> {
+    let host = hosts::find(&app, HostId(id)).await?;
+    let query = HostPackagesQuery {
+        q: some(&asked.q),
+        cursor: some(&asked.cursor),
+        limit: Some(200),
+    };
+    let page = HostPackagesPage {
+        frame,
+        host,
+        asked,
+        packages: api::on_host(&app, HostId(id), &query).await?,
+    };
+    Ok(web::page(&page.frame, &page))
+}
+
+#[derive(Template)]
+#[template(path = "host/updates.html")]
+struct HostUpdatesPage {
+    frame: Frame,
+    host: Host,
+    cursor: String,
+    updates: HostUpdates,
+}
+
+impl HostUpdatesPage {
+    fn shown(text: &str) -> String {
+        line(text, 120)
+    }
+
+    #[expect(clippy::ref_option, reason = "templates pass fields by reference")]
+    fn due(&self, due_at: &Option<OffsetDateTime>) -> (&'static str, String) {
+        words::due(due_at, &self.frame.now)
+    }
+
+    fn next(&self) -> Option<String> {
+        let cursor = self.updates.next_cursor.as_ref()?;
+        Some(format!("/hosts/{}/updates?cursor={cursor}", self.host.id))
+    }
+
+    /// Why it is not known what there is to install.
+    fn unknown(&self) -> Vec<String> {
+        unknown(self.updates.checks.as_ref(), "tool")
+    }
+
+    /// What makes the answer doubtful.
+    fn warnings(&self) -> Vec<String> {
+        let checks = self.updates.checks.as_ref().and_then(Value::as_array);
+        let checks = checks.into_iter().flatten();
+        let warnings = checks.filter_map(|check| check.get("warnings")?.as_array());
+        let warnings = warnings.flatten().filter_map(Value::as_str);
+        warnings.map(|warning| line(warning, 200)).collect()
+    }
+}
+
+/// `GET /hosts/{id}/updates`.
+pub async fn updates_of_host(
+    State(app): State<Arc<App>>,
+    frame: Frame,
+    Path(id): Path<Uuid>,
+    Query(asked): Query<HostAsked>,
+) -> Result<Response, Problem> {
+    let host = hosts::find(&app, HostId(id)).await?;
+    let query = PageQuery {
+        cursor: some(&asked.cursor),
+        limit: Some(200),
+    };
+    let page = HostUpdatesPage {
+        frame,
+        host,
+        cursor: asked.cursor,
+        updates: updates::on_host(&app, HostId(id), query).await?,
+    };
+    Ok(web::page(&page.frame, &page))
+}
+
+/// The reasons that are among what was read or asked, each with what it was.
+fn unknown(all: Option<&Value>, name: &str) -> Vec<String> {
+    let all = all.and_then(Value::as_array).into_iter().flatten();
+    let reasons = all.filter_map(|one| {
+        let reason = one.get("unknown")?.as_str()?;
+        let name = one.get(name).and_then(Value::as_str).unwrap_or_default();
+        Some(line(&format!("{name}: {reason}"), 300))
+    });
+    reasons.collect()
+}
+
+fn some(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
