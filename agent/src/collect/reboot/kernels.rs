@@ -1,0 +1,129 @@
+//! The running kernel beside the newest that is installed of its kind. Pure: `host.rs` reads, `decide.rs` asks.
+
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+
+use super::host::Host;
+use crate::collect::Reason;
+use crate::packages::{Manager, Package};
+use crate::restart::release::{self, Release};
+
+/// The running kernel beside those that are installed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Kernel {
+    /// Nothing newer of its kind is there.
+    Newest,
+    Newer(String),
+    /// Of the same name, but of another version of its package: (running, installed).
+    OtherBuild(String, String),
+    /// A newer one is there, and the boot loader is told to boot the running one.
+    Pinned(String),
+    /// Not known, and a marker may say more.
+    Incomparable(Reason),
+    /// Not known, and a marker says nothing of it.
+    Odd(Reason),
+}
+
+/// Whether a kernel is installed that a reboot would bring.
+pub(super) fn compare(host: &Host) -> (Kernel, Option<String>) {
+    let unknown = |reason: String| (Kernel::Incomparable(reason), None);
+    if host.is_wsl {
+        return unknown("the kernel of WSL is Windows'".to_owned());
+    }
+    if host.is_image_based {
+        let reason = "a system of whole images (ostree): only a staged one is looked for";
+        return unknown(reason.to_owned());
+    }
+    let Some(running) = &host.release else {
+        return unknown("/proc/sys/kernel/osrelease cannot be read".to_owned());
+    };
+    let Some(own) = Release::parse(running) else {
+        let reason = format!("{running} is no kernel of a distribution that is known here");
+        return unknown(reason);
+    };
+    let installed = installed(host);
+    let of_kind = installed.iter().filter_map(|name| {
+        let found = Release::parse(name)?;
+        (found.flavour == own.flavour).then_some((found.key, name))
+    });
+    let Some((key, newest)) = of_kind.max() else {
+        let mut reason = format!("no kernel of the kind of {running} is installed");
+        for unread in &host.kernels.unread {
+            reason = format!("{reason}; {unread}");
+        }
+        return unknown(reason);
+    };
+    let found = match key.cmp(&own.key) {
+        Ordering::Greater => {
+            let is_pinned = |target: &&String| target.contains(running.as_str());
+            match host.boots_into.as_ref().filter(is_pinned) {
+                Some(target) => Kernel::Pinned(target.clone()),
+                None => Kernel::Newer(newest.clone()),
+            }
+        }
+        Ordering::Less => Kernel::Odd(format!(
+            "the running kernel {running} is not installed, and those that are ({newest}) are older: it was removed, or \
+             booted from elsewhere"
+        )),
+        Ordering::Equal => of_one_name(host, running),
+    };
+    (found, Some(newest.clone()))
+}
+
+/// Debian fixes a kernel without another name where its modules still fit.
+fn of_one_name(host: &Host, running: &str) -> Kernel {
+    let running_version = release::package_version(running, &host.built);
+    let package = |package: &&Package| release::of_package(&package.name) == Some(running);
+    let installed = packages(host, Manager::Dpkg).find(package);
+    match (running_version, installed) {
+        (Some(running), Some(package))
+            if package.broken.is_none() && !release::is_same_build(&running, &package.version) =>
+        {
+            Kernel::OtherBuild(running, package.version.clone())
+        }
+        _ => Kernel::Newest,
+    }
+}
+
+/// The names of all kernels that could be booted.
+fn installed(host: &Host) -> BTreeSet<String> {
+    let mut names: BTreeSet<String> = host.kernels.images.iter().cloned().collect();
+    for package in packages(host, Manager::Dpkg) {
+        if let (Some(name), None) = (release::of_package(&package.name), &package.broken) {
+            names.insert(name.to_owned());
+        }
+    }
+    for package in packages(host, Manager::Apk) {
+        names.extend(release::of_alpine(&package.name, &package.version));
+    }
+    // What is left of a package that is gone, or not there yet as a whole.
+    for (name, _) in incomplete(host) {
+        names.remove(&name);
+    }
+    // Modules alone say little: those of removed kernels stay where others added to them.
+    if names.iter().all(|name| Release::parse(name).is_none()) {
+        names.extend(host.kernels.with_modules.iter().cloned());
+    }
+    names
+}
+
+/// Kernels whose package is not wholly installed, and what dpkg calls that.
+pub(super) fn incomplete(host: &Host) -> Vec<(String, String)> {
+    let named = |package: &Package| {
+        let name = release::of_package(&package.name)?;
+        Some((name.to_owned(), package.broken.clone()?))
+    };
+    packages(host, Manager::Dpkg).filter_map(named).collect()
+}
+
+/// What a database has that could be read.
+pub(super) fn packages(host: &Host, manager: Manager) -> impl Iterator<Item = &Package> {
+    use crate::collect::Found;
+
+    let of = move |found: &'_ Found| matches!(found, Found::Known(one) if one.manager == manager);
+    let known = host.databases.iter().filter(move |found| of(found));
+    known.flat_map(|found| match found {
+        Found::Known(inventory) => inventory.packages.as_slice(),
+        Found::Unknown { .. } => &[],
+    })
+}
