@@ -120,6 +120,7 @@ pub fn restart_release(bytes: &[u8]) {
             assert!(Release::parse(name) == Some(found), "a name is one kernel");
         }
         release::of_alpine(name, name);
+        release::of_rpm_package("kernel-core", name, "x86_64");
         if let Some(version) = release::package_version(name, &text) {
             assert!(release::is_same_build(&version, &version));
         }

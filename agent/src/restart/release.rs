@@ -238,6 +238,25 @@ pub fn of_package(package: &str) -> Option<&str> {
         .then_some(name)
 }
 
+/// The name of a kernel of a package of rpm: `kernel-core` `5.14.0-503.11.1.el9_5` for `x86_64`. `kernel` itself needs the one
+/// of its own version where there is a `-core`, and is the kernel where there is none (EL 7, Amazon).
+pub fn of_rpm_package(package: &str, version: &str, arch: &str) -> Option<String> {
+    const PACKAGES: &[(&str, &str)] = &[
+        ("kernel", ""),
+        ("kernel-core", ""),
+        ("kernel-debug-core", "+debug"),
+        ("kernel-64k-core", "+64k"),
+        ("kernel-rt-core", "+rt"),
+        ("kernel-uek", ""),
+        ("kernel-uek-core", ""),
+    ];
+    let (_, variant) = PACKAGES.iter().find(|(name, _)| *name == package)?;
+    // EL 8 has it in the release.
+    let variant = if version.contains(".rt") { "" } else { variant };
+    let name = format!("{version}.{arch}{variant}");
+    Release::parse(&name).map(|_| name)
+}
+
 /// The name in a file of `/boot`: `vmlinuz-6.1.0-28-amd64`.
 pub fn of_file(file: &str) -> Option<&str> {
     const BEFORE: &[&str] = &[

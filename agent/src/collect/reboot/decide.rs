@@ -170,6 +170,10 @@ fn ask_kernel(decision: &mut Decision, host: &Host) -> Kernel {
     for unread in &host.kernels.unread {
         decision.checked("kernel_files", unread.clone());
     }
+    if let (Kernel::Newer(_), Some(unread)) = (&kernel, &host.boot_loader_unknown) {
+        let said = format!("which kernel it is told to boot is not known: {unread}");
+        decision.checked("boot_loader", said);
+    }
     for (name, state) in kernels::incomplete(host) {
         let detail = format!("the package of kernel {name} is {state}: it does not count");
         decision.hint("kernel_incomplete", detail);
@@ -198,7 +202,9 @@ fn ask_packages(decision: &mut Decision, host: &Host) {
         else {
             continue;
         };
-        if !NEED_REBOOT.contains(&package.name.as_str()) {
+        let needs = NEED_REBOOT.contains(&package.name.as_str())
+            || host.need_reboot.contains(&package.name);
+        if !needs {
             continue;
         }
         match boot.place(installed_at) {

@@ -1,5 +1,6 @@
 //! What a host says about its boot, its kernels and its packages, as it is read: nothing is decided here.
 
+use std::io;
 use std::os::unix::fs::MetadataExt;
 
 use super::boot::Boot;
@@ -72,8 +73,10 @@ pub(super) struct Host {
     pub(super) kernels: Kernels,
     /// What the boot loader is told to boot, where that is written down.
     pub(super) boots_into: Option<String>,
+    pub(super) boot_loader_unknown: Option<Reason>,
     pub(super) databases: Vec<Found>,
     pub(super) has_rpm: bool,
+    pub(super) need_reboot: Vec<String>,
     pub(super) has_needrestart: bool,
     pub(super) live_patches: Vec<String>,
     /// `GenuineIntel`, `AuthenticAMD`.
@@ -104,7 +107,11 @@ impl Host {
         host.marker_writer = marker_writer(root);
         let is_on_demand = is_boot_on_demand(root);
         host.kernels = kernel_files(root, is_on_demand);
-        host.boots_into = boots_into(root, is_on_demand);
+        match boots_into(root, is_on_demand) {
+            Ok(target) => host.boots_into = target,
+            Err(reason) => host.boot_loader_unknown = Some(reason),
+        }
+        host.need_reboot = need_reboot(root);
         host.databases = packages::installed_packages(root);
         // Debian has rpm as a tool, too, and EL dpkg: whose packages are there counts.
         let is_of_dpkg = kernels::packages(&host, Manager::Dpkg).next().is_some();
@@ -192,24 +199,53 @@ fn kernel_files(root: &Root, is_on_demand: bool) -> Kernels {
     found
 }
 
-/// `GRUB_DEFAULT`, or the entry that was saved where it says so. 0 is the newest.
-fn boots_into(root: &Root, is_on_demand: bool) -> Option<String> {
+/// `GRUB_DEFAULT`, or the entry that was saved where it says so; `None` where none is told. 0 is the newest.
+fn boots_into(root: &Root, is_on_demand: bool) -> Result<Option<String>, Reason> {
     let value = |text: &str, name: &str| {
         let lines = text.lines().rev();
-        let found = lines.filter_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='));
-        let value = found.map(|value| value.trim_matches(['"', '\'']).to_owned());
-        value.into_iter().next()
+        let mut found = lines.filter_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='));
+        Some(found.next()?.trim_matches(['"', '\'']).to_owned())
     };
-    let default = value(&root.read("etc/default/grub").ok()?, "GRUB_DEFAULT")?;
-    if default != "saved" {
-        return Some(default);
+    // What is read later holds.
+    let mut files = vec!["etc/default/grub".to_owned()];
+    let more = root.names("etc/default/grub.d").unwrap_or_default();
+    let more = more.iter().filter(|name| is_of_kind(name, "cfg"));
+    files.extend(more.map(|name| format!("etc/default/grub.d/{name}")));
+    let mut texts = files.iter().rev().filter_map(|file| root.read(file).ok());
+    let default = texts.find_map(|text| value(&text, "GRUB_DEFAULT"));
+    if default.as_deref() != Some("saved") {
+        return Ok(default);
     }
     if is_on_demand {
-        return None;
+        return Err("/boot is mounted on demand and was not looked at".to_owned());
     }
-    let saved = ["boot/grub/grubenv", "boot/grub2/grubenv"];
-    let saved = saved.iter().find_map(|path| root.read(path).ok())?;
-    value(&saved, "saved_entry")
+    let is_el = !root.exists("boot/grub") || root.exists("boot/grub2");
+    let saved = if is_el {
+        "boot/grub2/grubenv"
+    } else {
+        "boot/grub/grubenv"
+    };
+    match root.read(saved) {
+        Ok(text) => Ok(value(&text, "saved_entry")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("/{saved}: {error}")),
+    }
+}
+
+fn is_of_kind(name: &str, kind: &str) -> bool {
+    name.rsplit_once('.')
+        .is_some_and(|(_, found)| found == kind)
+}
+
+/// Packages that the administrator added to dnf's list.
+fn need_reboot(root: &Root) -> Vec<String> {
+    const LISTS: &str = "etc/dnf/plugins/needs-restarting.d";
+    let mut lists = root.names(LISTS).unwrap_or_default();
+    lists.retain(|name| is_of_kind(name, "conf"));
+    let texts = lists
+        .iter()
+        .filter_map(|name| root.read(&format!("{LISTS}/{name}")).ok());
+    texts.flat_map(|text| restart::packages(&text)).collect()
 }
 
 /// The live patches that are in force.

@@ -54,13 +54,7 @@ pub(super) fn compare(host: &Host) -> (Kernel, Option<String>) {
         return unknown(reason);
     };
     let found = match key.cmp(&own.key) {
-        Ordering::Greater => {
-            let is_pinned = |target: &&String| target.contains(running.as_str());
-            match host.boots_into.as_ref().filter(is_pinned) {
-                Some(target) => Kernel::Pinned(target.clone()),
-                None => Kernel::Newer(newest.clone()),
-            }
-        }
+        Ordering::Greater => of_boot_loader(host, running, newest),
         Ordering::Less => Kernel::Odd(format!(
             "the running kernel {running} is not installed, and those that are ({newest}) are older: it was removed, or \
              booted from elsewhere"
@@ -68,6 +62,22 @@ pub(super) fn compare(host: &Host) -> (Kernel, Option<String>) {
         Ordering::Equal => of_one_name(host, running),
     };
     (found, Some(newest.clone()))
+}
+
+/// Whether the next boot brings the newest. GRUB counts its entries from 0, which is the newest kernel.
+fn of_boot_loader(host: &Host, running: &str, newest: &str) -> Kernel {
+    let Some(target) = &host.boots_into else {
+        return Kernel::Newer(newest.to_owned());
+    };
+    if ["", "0"].contains(&target.as_str()) || target.contains(newest) {
+        Kernel::Newer(newest.to_owned())
+    } else if target.contains(running) {
+        Kernel::Pinned(target.clone())
+    } else {
+        Kernel::Odd(format!(
+            "{newest} is installed, and the boot loader is told to boot {target:?}: whether that is it is not known"
+        ))
+    }
 }
 
 /// Debian fixes a kernel without another name where its modules still fit.
@@ -95,6 +105,10 @@ fn installed(host: &Host) -> BTreeSet<String> {
     }
     for package in packages(host, Manager::Apk) {
         names.extend(release::of_alpine(&package.name, &package.version));
+    }
+    for package in packages(host, Manager::Rpm) {
+        let name = release::of_rpm_package(&package.name, &package.version, &package.arch);
+        names.extend(name);
     }
     // What is left of a package that is gone, or not there yet as a whole.
     for (name, _) in incomplete(host) {

@@ -158,6 +158,16 @@ impl State {
                 };
                 self.rpm.get_or_insert_default().push(package);
             }
+            "rpm-kernel" => {
+                self.has("rpm-database", "");
+                let package = Package {
+                    name: first.to_owned(),
+                    version: second.to_owned(),
+                    arch: "x86_64".to_owned(),
+                    ..Package::default()
+                };
+                self.rpm.get_or_insert_default().push(package);
+            }
             // Its name, its group, and a file that it maps; the text of a mapping is the kernel's.
             "process" => self.process(first, second),
             _ => return false,

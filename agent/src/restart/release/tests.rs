@@ -147,6 +147,29 @@ fn packages_and_files_have_a_kernels_name_in_theirs_or_are_none() {
         Some("6.6.58-0-lts")
     );
     assert_eq!(of_alpine("linux-firmware", "20240909-r0"), None);
+    let rpm = |name, version| of_rpm_package(name, version, "x86_64");
+    for (name, version, expected) in [
+        (
+            "kernel-core",
+            "5.14.0-503.11.1.el9_5",
+            Some("5.14.0-503.11.1.el9_5.x86_64"),
+        ),
+        (
+            "kernel-rt-core",
+            "5.14.0-503.11.1.el9_5",
+            Some("5.14.0-503.11.1.el9_5.x86_64+rt"),
+        ),
+        (
+            "kernel-rt-core",
+            "4.18.0-553.rt7.342.el8_10",
+            Some("4.18.0-553.rt7.342.el8_10.x86_64"),
+        ),
+        ("kernel-headers", "5.14.0-503.14.1.el9_5", None),
+        ("kernel-tools", "5.14.0-503.14.1.el9_5", None),
+        ("kernel-core", "1-1", None),
+    ] {
+        assert_eq!(rpm(name, version).as_deref(), expected, "{name} {version}");
+    }
 }
 
 #[test]
