@@ -223,7 +223,8 @@ pub fn of_alpine(package: &str, version: &str) -> Option<String> {
     Release::parse(&name).map(|_| name)
 }
 
-/// The name in a package of dpkg: `linux-image-6.1.0-28-amd64`. Those without a number depend on the newest and are none.
+/// The name in a package of dpkg: `linux-image-6.1.0-28-amd64`. Those without a whole version depend on the newest and are
+/// none: `linux-image-amd64`, `linux-image-6.12-amd64`.
 pub fn of_package(package: &str) -> Option<&str> {
     const BEFORE: &[&str] = &[
         "linux-image-unsigned-",
@@ -234,8 +235,9 @@ pub fn of_package(package: &str) -> Option<&str> {
     let name = BEFORE.iter().find_map(|part| package.strip_prefix(part))?;
     let name = name.strip_suffix("-unsigned").unwrap_or(name);
     let name = name.strip_suffix("-signed").unwrap_or(name);
-    name.starts_with(|char: char| char.is_ascii_digit())
-        .then_some(name)
+    let version = name.split(['-', '+']).next()?;
+    let is_whole = version.split('.').count() >= 3 || name.contains("-rc");
+    (is_whole && name.starts_with(|char: char| char.is_ascii_digit())).then_some(name)
 }
 
 /// The name of a kernel of a package of rpm: `kernel-core` `5.14.0-503.11.1.el9_5` for `x86_64`. `kernel` itself needs the one

@@ -106,6 +106,35 @@ fn versions_sort_as_their_package_manager_sorts_them() {
     }
 }
 
+/// What `apt-cache show` said of every kernel in the archive of Debian 12, with security and backports, in November 2026.
+const DEBIAN: &str = include_str!("../../../tests/fixtures/linux-images-debian");
+
+#[test]
+fn the_kernels_of_debians_archive_sort_as_the_versions_of_their_packages() {
+    let kernels: Vec<_> = DEBIAN
+        .lines()
+        .map(|line| {
+            let (package, version) = line.split_once('\t').unwrap();
+            let release = Release::parse(of_package(package).unwrap()).unwrap();
+            (package, release, deb::Version::split(version).sort_key())
+        })
+        .collect();
+    let mut pairs = 0;
+    for (one, release, version) in &kernels {
+        for (other, other_release, other_version) in &kernels {
+            if release.flavour == other_release.flavour {
+                let orders = [
+                    release.key.cmp(&other_release.key),
+                    version.cmp(other_version),
+                ];
+                assert_eq!(orders[0], orders[1], "{one} {other}");
+                pairs += 1;
+            }
+        }
+    }
+    assert!(pairs > 2000, "{pairs} pairs");
+}
+
 #[test]
 fn packages_and_files_have_a_kernels_name_in_theirs_or_are_none() {
     for (package, expected) in [
@@ -120,6 +149,8 @@ fn packages_and_files_have_a_kernels_name_in_theirs_or_are_none() {
         ),
         ("proxmox-kernel-6.8.12-4-pve-signed", Some("6.8.12-4-pve")),
         ("linux-image-amd64", None),
+        ("linux-image-6.12-amd64", None),
+        ("linux-image-6.11-rc5-amd64", Some("6.11-rc5-amd64")),
         ("linux-image-generic-hwe-22.04", None),
         ("linux-image-extra-4.4.0-21-generic", None),
         ("linux-headers-6.1.0-28-amd64", None),
