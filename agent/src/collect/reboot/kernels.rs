@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use super::host::Host;
-use crate::collect::Reason;
+use crate::collect::{Found, Reason};
 use crate::packages::{Manager, Package};
 use crate::restart::release::{self, Release};
 
@@ -86,9 +86,7 @@ fn of_one_name(host: &Host, running: &str) -> Kernel {
     let package = |package: &&Package| release::of_package(&package.name) == Some(running);
     let installed = packages(host, Manager::Dpkg).find(package);
     match (running_version, installed) {
-        (Some(running), Some(package))
-            if package.broken.is_none() && !release::is_same_build(&running, &package.version) =>
-        {
+        (Some(running), Some(package)) if !release::is_same_build(&running, &package.version) => {
             Kernel::OtherBuild(running, package.version.clone())
         }
         _ => Kernel::Newest,
@@ -110,13 +108,13 @@ fn installed(host: &Host) -> BTreeSet<String> {
         let name = release::of_rpm_package(&package.name, &package.version, &package.arch);
         names.extend(name);
     }
-    // What is left of a package that is gone, or not there yet as a whole.
-    for (name, _) in incomplete(host) {
-        names.remove(&name);
-    }
     // Modules alone say little: those of removed kernels stay where others added to them.
     if names.iter().all(|name| Release::parse(name).is_none()) {
         names.extend(host.kernels.with_modules.iter().cloned());
+    }
+    // What is there of a package that is not wholly installed.
+    for (name, _) in incomplete(host) {
+        names.remove(&name);
     }
     names
 }
@@ -132,12 +130,9 @@ pub(super) fn incomplete(host: &Host) -> Vec<(String, String)> {
 
 /// What a database has that could be read.
 pub(super) fn packages(host: &Host, manager: Manager) -> impl Iterator<Item = &Package> {
-    use crate::collect::Found;
-
-    let of = move |found: &'_ Found| matches!(found, Found::Known(one) if one.manager == manager);
-    let known = host.databases.iter().filter(move |found| of(found));
-    known.flat_map(|found| match found {
-        Found::Known(inventory) => inventory.packages.as_slice(),
-        Found::Unknown { .. } => &[],
-    })
+    let known = host.databases.iter().filter_map(move |found| match found {
+        Found::Known(inventory) if inventory.manager == manager => Some(&inventory.packages),
+        Found::Known(_) | Found::Unknown { .. } => None,
+    });
+    known.flatten()
 }
