@@ -11,6 +11,7 @@ pub mod failpoint;
 pub mod identity;
 pub mod packages;
 pub mod reporter;
+pub mod restart;
 pub mod returning;
 pub mod spool;
 pub mod tls;

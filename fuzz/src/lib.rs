@@ -9,3 +9,6 @@ pub mod documents;
 
 #[path = "../../agent/src/packages/mod.rs"]
 pub mod packages;
+
+#[path = "../../agent/src/restart/mod.rs"]
+pub mod restart;

@@ -2,7 +2,7 @@
 //!
 //! One place for two callers: `fuzz/` searches for bytes that break them, `testkit/tests/it/corpus.rs`
 //! replays the ones that are kept. Depends on `infratrack-shared`, `rmpv`, the collector's `inventory/documents/`
-//! and the agent's `packages/` alone, because `fuzz/` takes these files in by their paths.
+//! and the agent's `packages/` and `restart/` alone, because `fuzz/` takes these files in by their paths.
 
 use infratrack_shared::codec::{self, DecodeError, Limits};
 use infratrack_shared::compress;
@@ -22,6 +22,8 @@ use serde::de::DeserializeOwned;
 use super::documents::{self, Entry, Kind};
 use super::packages::dpkg::Database;
 use super::packages::{self, Inventory, apk};
+use super::restart::release::{self, Release};
+use super::restart::{self, maps};
 
 /// What a target is run with: any bytes.
 pub type Target = fn(&[u8]);
@@ -38,6 +40,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("packages_dpkg", packages_dpkg),
     ("problem", problem),
     ("renew_request", renew_request),
+    ("restart_maps", restart_maps),
+    ("restart_release", restart_release),
     ("return_request", return_request),
     ("scan", scan),
     ("token", token),
@@ -89,6 +93,44 @@ pub fn packages_dpkg(bytes: &[u8]) {
         database.add(part).expect("memory can be read");
     }
     are_packages(&database.inventory());
+}
+
+/// The mappings of a process, and its cgroup.
+pub fn restart_maps(bytes: &[u8]) {
+    let files = maps::replaced(bytes);
+    assert!(files.len() <= maps::MOST_FILES);
+    for file in &files {
+        assert!(file.starts_with('/') && !file.contains('\n'));
+    }
+    let text = String::from_utf8_lossy(bytes);
+    if let maps::Group::Unit(unit) = maps::group(&text) {
+        assert!(!unit.is_empty() && !unit.contains(['/', '\n']));
+    }
+}
+
+/// Names of kernels as files, packages and the kernel itself have them, and the list beside the marker.
+pub fn restart_release(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let mut names: Vec<&str> = text.lines().collect();
+    names.extend(text.lines().filter_map(release::of_file));
+    names.extend(text.lines().filter_map(release::of_package));
+    for name in names {
+        if let Some(found) = Release::parse(name) {
+            assert!(!found.flavour.is_empty() && !found.key.is_empty());
+            assert!(Release::parse(name) == Some(found), "a name is one kernel");
+        }
+        release::of_alpine(name, name);
+        release::of_rpm_package("kernel-core", name, "x86_64");
+        if let Some(version) = release::package_version(name, &text) {
+            assert!(release::is_same_build(&version, &version));
+        }
+    }
+    let packages = restart::packages(&text);
+    assert!(packages.len() <= restart::MOST_PACKAGES);
+    let mut once = packages.clone();
+    once.sort();
+    once.dedup();
+    assert_eq!(once.len(), packages.len(), "a package is named twice");
 }
 
 fn are_packages(inventory: &Inventory) {

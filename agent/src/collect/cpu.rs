@@ -45,6 +45,11 @@ pub(super) fn flags(cpuinfo: &str) -> Option<&str> {
     fields(cpuinfo).find_map(|(name, value)| (name == "flags").then_some(value))
 }
 
+/// Whose the CPU is, as `/proc/cpuinfo` says it.
+pub(super) fn vendor(root: &Root) -> Option<String> {
+    parse(&root.read("proc/cpuinfo").ok()?).vendor
+}
+
 fn parse(cpuinfo: &str) -> Facts {
     let mut facts = Facts::default();
     let mut sockets = BTreeSet::new();

@@ -26,6 +26,7 @@ pub struct HeartbeatSource {
     in_container: bool,
     filesystems: Filesystems,
     sensors: Bounded,
+    reboot: reboot::Watch,
     last: Option<Counters>,
 }
 
@@ -44,6 +45,7 @@ impl HeartbeatSource {
             in_container: virtualization::container(&root).is_some(),
             filesystems: Filesystems::new(),
             sensors: Bounded::default(),
+            reboot: reboot::Watch::default(),
             last: None,
             root,
         }
@@ -67,7 +69,7 @@ impl HeartbeatSource {
         );
         beat.beat.reboot_required = beat.known(
             &["reboot_required"],
-            reboot::is_required(&self.root, self.in_container),
+            self.reboot.is_required(&self.root).await,
         );
         beat.beat
     }

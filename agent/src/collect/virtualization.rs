@@ -164,7 +164,7 @@ fn root_is_overlay(root: &Root) -> bool {
 }
 
 /// What the machine runs on; `None` where nothing hints at a hypervisor.
-fn hypervisor(root: &Root) -> Option<String> {
+pub(super) fn hypervisor(root: &Root) -> Option<String> {
     let release = root.find("proc/sys/kernel/osrelease").unwrap_or_default();
     if release.contains("microsoft-standard-WSL") || release.contains("Microsoft") {
         return Some("wsl".to_owned());

@@ -139,8 +139,6 @@ fn begun(text: &str) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::*;
-
     #[test]
     fn a_transaction_reads_as_what_was_done_by_whom() {
         let one = json!({"command": "apt-get install tool=2", "requested_by": "anna", "changes": [
