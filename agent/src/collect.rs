@@ -28,6 +28,7 @@ mod memory;
 mod mounts;
 mod network;
 mod os;
+mod package_logs;
 mod packages;
 mod pressure;
 mod process;
@@ -47,6 +48,7 @@ pub use fact::Fact;
 pub use facts::FactSources;
 pub use heartbeat::HeartbeatSource;
 pub use identity::{boot_id, hostname, machine_id, mono_ms};
+pub use package_logs::{LogReader, PackageLogs, Reading};
 pub use packages::{Found, installed_packages};
 pub use root::Root;
 

@@ -8,6 +8,7 @@ mod commands;
 mod facts;
 mod link;
 mod notify;
+mod package_logs;
 mod renewal;
 mod returning;
 
@@ -31,10 +32,12 @@ use crate::identity::Identity;
 use crate::reporter::{Report, Reporter};
 use crate::spool::{NewRecord, OpenReport, Spool, SpoolConfig, SpoolError};
 use crate::uplink::Answer;
+use crate::watch::{Area, Watch};
 use commands::Commands;
 use facts::Facts;
 use link::{Link, Lost};
 use notify::Notify;
+use package_logs::PackageLogs;
 
 /// The held answer ends this long before the next heartbeat is due, so that the connection is free then.
 const HOLD_MARGIN: Duration = Duration::from_millis(500);
@@ -54,6 +57,9 @@ pub struct Daemon {
     heartbeats: HeartbeatSource,
     facts: Facts,
     commands: Commands,
+    package_logs: PackageLogs,
+    /// Held for its task.
+    _watch: Watch,
     policy: Policy,
     notify: Notify,
     /// Collector's clock less ours, as of the last Ack.
@@ -77,6 +83,7 @@ pub async fn run(config: Config, root: Root, clock: Clock) -> anyhow::Result<()>
             biased;
             () = stop.asked() => break,
             frame = next_frame(&mut daemon.held) => daemon.frame(frame).await?,
+            () = daemon.package_logs.told() => daemon.urgent = true,
             () = tokio::time::sleep_until(wake) => {}
         }
         daemon.step().await?;
@@ -106,8 +113,18 @@ impl Daemon {
         let mut facts = Facts::new(sources);
         facts.collect(&spool).await?;
         let host = link.host();
+        let watch = Watch::start(&root);
+        let logs = watch.of(Area::Logs);
         let mut daemon = Self {
             commands: Commands::load(&spool).await?,
+            package_logs: PackageLogs::start(
+                root.clone(),
+                spool.clone(),
+                clock.clone(),
+                boot_id,
+                logs,
+            ),
+            _watch: watch,
             heartbeats: HeartbeatSource::new(root),
             policy: Policy::default(),
             notify: Notify::new(),
@@ -372,6 +389,8 @@ impl Daemon {
 
     async fn stop(mut self) -> anyhow::Result<()> {
         Notify::stopping();
+        // It must not ask a spool that is closed.
+        self.package_logs.stop();
         let reason = stop_reason().await;
         let event = Event::AgentStop(AgentStop {
             instance: self.instance,

@@ -130,34 +130,37 @@ mod tests {
             Error: Sub-process /usr/bin/dpkg returned an error code (1)\nEnd-Date: 2026-11-22  08:58:51\n";
         let said = read(text);
         assert_eq!(said[0], Said::Begin);
-        assert_eq!(said[1], Said::Command("apt-get install -qq rpm dnf".to_owned()));
+        assert_eq!(
+            said[1],
+            Said::Command("apt-get install -qq rpm dnf".to_owned())
+        );
         assert_eq!(said[2], Said::RequestedBy("alice".to_owned()));
         let changes: Vec<_> = said
             .iter()
-            .filter_map(|said| match said {
-                Said::Planned(c) => Some(format!(
-                    "{:?} {}:{} {:?} {:?} {}",
-                    c.action,
-                    c.name,
-                    c.arch,
-                    c.from.as_deref().unwrap_or("-"),
-                    c.to.as_deref().unwrap_or("-"),
-                    c.automatic
-                )),
-                _ => None,
+            .filter_map(|said| {
+                let Said::Planned(c) = said else {
+                    return None;
+                };
+                let version = |version: &Option<String>| version.clone().unwrap_or_default();
+                let (from, to) = (version(&c.from), version(&c.to));
+                let (name, arch, is_automatic) = (&c.name, &c.arch, c.automatic);
+                Some(format!(
+                    "{:?} {name}:{arch} [{from}] [{to}] {is_automatic}",
+                    c.action
+                ))
             })
             .collect();
         assert_eq!(
             changes,
             [
-                r#"Installed rpm:amd64 "-" "4.18.0+dfsg-1+deb12u1" false"#,
-                r#"Installed debugedit:amd64 "-" "1:5.0-5" true"#,
-                r#"Upgraded apt:amd64 "2.6.1" "2.6.2" false"#,
-                r#"Upgraded libapt-pkg6.0:amd64 "2.6.1" "2.6.2" false"#,
-                r#"Reinstalled vim:amd64 "2:9.0.1378-2" "2:9.0.1378-2" false"#,
-                r#"Downgraded x:i386 "2" "1" false"#,
-                r#"Removed y:amd64 "3" "-" false"#,
-                r#"Purged z:amd64 "4" "-" true"#,
+                "Installed rpm:amd64 [] [4.18.0+dfsg-1+deb12u1] false",
+                "Installed debugedit:amd64 [] [1:5.0-5] true",
+                "Upgraded apt:amd64 [2.6.1] [2.6.2] false",
+                "Upgraded libapt-pkg6.0:amd64 [2.6.1] [2.6.2] false",
+                "Reinstalled vim:amd64 [2:9.0.1378-2] [2:9.0.1378-2] false",
+                "Downgraded x:i386 [2] [1] false",
+                "Removed y:amd64 [3] [] false",
+                "Purged z:amd64 [4] [] true",
             ]
         );
         assert_eq!(
@@ -171,7 +174,10 @@ mod tests {
 
     #[test]
     fn lines_outside_of_a_paragraph_say_nothing_and_a_cut_list_has_its_whole_entries() {
-        assert_eq!(read("Install: a:amd64 (1)\nEnd-Date: 2026-11-22  08:58:51\n"), []);
+        assert_eq!(
+            read("Install: a:amd64 (1)\nEnd-Date: 2026-11-22  08:58:51\n"),
+            []
+        );
         assert_eq!(read("Start-Date: yesterday\nInstall: a:amd64 (1)\n"), []);
         let cut = read("Start-Date: 2026-11-22  08:58:44\nInstall: a:amd64 (1), b:amd64 (2.");
         assert_eq!(cut.len(), 2);

@@ -151,7 +151,11 @@ mod tests {
             2026-11-22T13:26:20+0000 DDEBUG Command: dnf makecache --timer\n";
         assert_eq!(read(&mut log, meanwhile), []);
         let end = "2026-11-22T13:26:20+0000 DDEBUG Cleaning up.\n";
-        assert_eq!(read(&mut log, one), [Said::Begin, Said::End], "whose is it?");
+        assert_eq!(
+            read(&mut log, one),
+            [Said::Begin, Said::End],
+            "whose is it?"
+        );
         assert_eq!(read(&mut log, end), []);
         assert_eq!(read(&mut log, one), expected);
     }
@@ -165,8 +169,13 @@ mod tests {
             2026-11-22T13:26:21+0000 ERROR Error in POSTIN scriptlet in rpm package two\n\
             2026-11-22T13:26:21+0000 INFO warning: /etc/x saved as /etc/x.rpmsave\n";
         let said = read(&mut RpmLog, text);
-        let [Said::Run, Said::Change(upgrade), Said::Before { version, .. }, Said::Change(erase), Said::Error(error)] =
-            said.as_slice()
+        let [
+            Said::Run,
+            Said::Change(upgrade),
+            Said::Before { version, .. },
+            Said::Change(erase),
+            Said::Error(error),
+        ] = said.as_slice()
         else {
             panic!("{said:?}");
         };

@@ -52,14 +52,18 @@ impl Parser for Log {
             }
             add(Said::Elements(total.parse().unwrap_or_default()));
         } else if let Some(rest) = text.strip_prefix("install stop ") {
-            let change = quoted(rest).and_then(Nevra::read).map(|package| PackageChange {
-                action: PackageAction::Installed,
-                name: package.name,
-                arch: package.arch,
-                to: Some(package.version),
-                ..PackageChange::default()
-            });
-            change.into_iter().for_each(|change| add(Said::Change(change)));
+            let change = quoted(rest)
+                .and_then(Nevra::read)
+                .map(|package| PackageChange {
+                    action: PackageAction::Installed,
+                    name: package.name,
+                    arch: package.arch,
+                    to: Some(package.version),
+                    ..PackageChange::default()
+                });
+            if let Some(change) = change {
+                add(Said::Change(change));
+            }
             add(Said::Element);
         } else if let Some(package) = text.strip_prefix("uninstall stop ").and_then(quoted) {
             let is_replaced = process.is_some_and(|process| process.replaced.contains(package));

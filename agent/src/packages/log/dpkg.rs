@@ -38,7 +38,14 @@ fn parse(line: &str) -> Option<(Stamp, Said)> {
             },
         ));
     }
-    let is_known = ["install", "upgrade", "remove", "disappear", "purge", "configure"];
+    let is_known = [
+        "install",
+        "upgrade",
+        "remove",
+        "disappear",
+        "purge",
+        "configure",
+    ];
     if !is_known.contains(&action) {
         return None;
     }
@@ -69,7 +76,10 @@ pub(super) fn replaced(from: Option<&str>, to: Option<&str>) -> PackageAction {
     let (Some(from), Some(to)) = (from, to) else {
         return PackageAction::Upgraded;
     };
-    let (from, to) = (Version::split(from).sort_key(), Version::split(to).sort_key());
+    let (from, to) = (
+        Version::split(from).sort_key(),
+        Version::split(to).sort_key(),
+    );
     match from.cmp(&to) {
         std::cmp::Ordering::Less => PackageAction::Upgraded,
         std::cmp::Ordering::Equal => PackageAction::Reinstalled,
@@ -125,7 +135,11 @@ mod tests {
             ),
             (
                 "upgrade one:all 1:1.0 2.0~rc1",
-                Some(change(PackageAction::Downgraded, Some("1:1.0"), Some("2.0~rc1"))),
+                Some(change(
+                    PackageAction::Downgraded,
+                    Some("1:1.0"),
+                    Some("2.0~rc1"),
+                )),
             ),
             (
                 "upgrade one:all 1.0 1.0",

@@ -42,7 +42,7 @@ pub(super) struct Open {
 struct State {
     arch: String,
     version: String,
-    state: String,
+    word: String,
 }
 
 impl Open {
@@ -140,7 +140,10 @@ impl Open {
             let change = self.changes.get(*place);
             change.is_none_or(|change| change.arch != arch)
         });
-        let Some(change) = lacking.first().and_then(|place| self.changes.get_mut(*place)) else {
+        let Some(change) = lacking
+            .first()
+            .and_then(|place| self.changes.get_mut(*place))
+        else {
             return;
         };
         if let Some(to) = &change.to {
@@ -166,7 +169,7 @@ impl Open {
             known.push(State {
                 arch,
                 version,
-                state,
+                word: state,
             });
         }
     }
@@ -243,23 +246,23 @@ impl Open {
     fn left(&self, change: &PackageChange) -> Option<String> {
         let state = self.find_state(change)?;
         let is_as_meant = match change.action {
-            PackageAction::Removed => ["config-files", "not-installed"].contains(&&*state.state),
-            PackageAction::Purged => state.state == "not-installed",
+            PackageAction::Removed => ["config-files", "not-installed"].contains(&&*state.word),
+            PackageAction::Purged => state.word == "not-installed",
             PackageAction::Installed
             | PackageAction::Reinstalled
             | PackageAction::Upgraded
             | PackageAction::Downgraded
             | PackageAction::Other => {
                 let is_in = ["installed", "triggers-pending", "triggers-awaited"];
-                if is_in.contains(&&*state.state)
+                if is_in.contains(&&*state.word)
                     && change.to.as_ref().is_some_and(|to| *to != state.version)
                 {
-                    return Some(format!("{} {}", state.state, state.version));
+                    return Some(format!("{} {}", state.word, state.version));
                 }
-                is_in.contains(&&*state.state)
+                is_in.contains(&&*state.word)
             }
         };
-        (!is_as_meant).then(|| state.state.clone())
+        (!is_as_meant).then(|| state.word.clone())
     }
 }
 

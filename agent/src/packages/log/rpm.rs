@@ -21,7 +21,9 @@ impl Nevra {
         let (name, version) = rest.rsplit_once('-')?;
         let version = version.strip_prefix("0:").unwrap_or(version);
         let parts = [name, arch, version, release];
-        let is_one = parts.iter().all(|part| !part.trim().is_empty() && !part.contains(' '));
+        let is_one = parts
+            .iter()
+            .all(|part| !part.trim().is_empty() && !part.contains(' '));
         is_one.then(|| Self {
             name: field(name),
             arch: field(arch),
@@ -51,8 +53,14 @@ mod tests {
     fn a_package_is_read_from_its_end() {
         let cases = [
             ("one-1.0-1.noarch", Some(("one", "noarch", "1.0-1"))),
-            ("gcc-c++-1:13.2-3.fc39.x86_64", Some(("gcc-c++", "x86_64", "1:13.2-3.fc39"))),
-            ("acpi-0:1.7-21.fc39.x86_64", Some(("acpi", "x86_64", "1.7-21.fc39"))),
+            (
+                "gcc-c++-1:13.2-3.fc39.x86_64",
+                Some(("gcc-c++", "x86_64", "1:13.2-3.fc39")),
+            ),
+            (
+                "acpi-0:1.7-21.fc39.x86_64",
+                Some(("acpi", "x86_64", "1.7-21.fc39")),
+            ),
             ("one", None),
             ("one-1.noarch", None),
             ("a b-1-1.noarch", None),

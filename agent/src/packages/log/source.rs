@@ -1,7 +1,7 @@
 //! The logs that are read, and of whom they are.
 //!
 //! What is not: apk keeps no log. rpm's and dnf's histories are sqlite databases (`/var/lib/dnf/history.sqlite`), and yum 3's
-//! `/var/log/yum.log` is its root's alone, so a plain `rpm -i` and what PackageKit does on an RPM host are told by nobody.
+//! `/var/log/yum.log` is its root's alone, so a plain `rpm -i` and what `PackageKit` does on an RPM host are told by nobody.
 
 use infratrack_shared::wire::packages::Manager;
 
@@ -49,14 +49,20 @@ impl Source {
         let mut logs: [Option<Log>; LOGS] = [None, None];
         let (front, runs) = match self {
             Self::Dpkg => (
-                log("var/log/apt/history.log", Box::<apt::History>::default() as _),
+                log(
+                    "var/log/apt/history.log",
+                    Box::<apt::History>::default() as _,
+                ),
                 log("var/log/dpkg.log", Box::<dpkg::Log>::default() as _),
             ),
             Self::Dnf => (
                 log("var/log/dnf.log", Box::<dnf::Log>::default() as _),
                 log("var/log/dnf.rpm.log", Box::<dnf::RpmLog>::default() as _),
             ),
-            Self::Dnf5 => (None, log("var/log/dnf5.log", Box::<dnf5::Log>::default() as _)),
+            Self::Dnf5 => (
+                None,
+                log("var/log/dnf5.log", Box::<dnf5::Log>::default() as _),
+            ),
             Self::Zypp => (
                 None,
                 log("var/log/zypp/history", Box::<zypp::History>::default() as _),

@@ -63,29 +63,24 @@ impl Transactions {
 
     /// Takes what a line of `log` says, which is `at` that time and read `now`.
     pub fn add(&mut self, log: usize, spot: Spot, at: i64, now: i64, said: Said) {
-        let target = match said {
-            Said::Begin => {
-                self.begin(at);
-                &mut self.front
+        if said == Said::End {
+            if let Some(front) = self.front.take() {
+                self.tell(front, Some(at));
             }
-            Said::End => {
-                if let Some(front) = self.front.take() {
-                    self.tell(front, Some(at));
-                }
-                return;
-            }
-            _ if self.front.is_some() => &mut self.front,
-            Said::Run => {
+            return;
+        }
+        if said == Said::Begin {
+            self.begin(at);
+        }
+        if self.front.is_none() {
+            if said == Said::Run {
                 self.end_run();
-                self.run = Some(Open::new(at));
-                &mut self.run
             }
-            Said::Change(_) if self.run.is_none() => {
+            if self.run.is_none() && matches!(said, Said::Run | Said::Change(_)) {
                 self.run = Some(Open::new(at));
-                &mut self.run
             }
-            _ => &mut self.run,
-        };
+        }
+        let target = self.front.as_mut().or(self.run.as_mut());
         // What belongs to nothing is of one that was cut off, or of before the first line that is read.
         let Some(open) = target else {
             return;

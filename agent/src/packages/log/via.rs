@@ -34,7 +34,10 @@ mod tests {
     fn only_a_name_tells_what_ran_it() {
         let cases = [
             ("/usr/bin/unattended-upgrade", Some("unattended-upgrades")),
-            ("/usr/bin/python3 /usr/bin/unattended-upgrade --debug", Some("unattended-upgrades")),
+            (
+                "/usr/bin/python3 /usr/bin/unattended-upgrade --debug",
+                Some("unattended-upgrades"),
+            ),
             ("apt-get install unattended-upgrades", None),
             ("packagekit role='update-packages'", Some("packagekit")),
             ("/usr/bin/dnf5 automatic --timer", Some("dnf-automatic")),

@@ -26,7 +26,11 @@ impl Parser for History {
             let user = fields.next().unwrap_or_default();
             let user = some(user.split_once('@').map_or(user, |(user, _)| user));
             said.push((stamp, Said::Run));
-            said.extend(fields.next().map(|text| (stamp, Said::Command(command(text)))));
+            said.extend(
+                fields
+                    .next()
+                    .map(|text| (stamp, Said::Command(command(text)))),
+            );
             said.extend(user.map(|user| (stamp, Said::RequestedBy(user))));
             return;
         }
@@ -58,7 +62,8 @@ impl Parser for History {
 /// `# 2024-05-06 07:08:09 one-1.0-1.x86_64.rpm install failed`.
 fn failed(comment: &str) -> Option<(Stamp, Said)> {
     let (stamp, text) = Stamp::local(comment)?;
-    text.ends_with(" failed").then(|| (stamp, Said::Error(field(text))))
+    text.ends_with(" failed")
+        .then(|| (stamp, Said::Error(field(text))))
 }
 
 #[cfg(test)]
@@ -79,12 +84,21 @@ mod tests {
             History.line(line, &mut said);
         }
         let said: Vec<_> = said.into_iter().map(|(_, said)| said).collect();
-        let [Said::Run, Said::Command(command), Said::RequestedBy(user), Said::Change(one), Said::Change(other), Said::Error(error)] =
-            said.as_slice()
+        let [
+            Said::Run,
+            Said::Command(command),
+            Said::RequestedBy(user),
+            Said::Change(one),
+            Said::Change(other),
+            Said::Error(error),
+        ] = said.as_slice()
         else {
             panic!("{said:?}");
         };
-        assert_eq!((command.as_str(), user.as_str()), ("'zypper' 'in' 'amarok'", "root"));
+        assert_eq!(
+            (command.as_str(), user.as_str()),
+            ("'zypper' 'in' 'amarok'", "root")
+        );
         assert_eq!(
             (one.action, one.name.as_str(), one.to.as_deref()),
             (PackageAction::Installed, "amarok-yauap", Some("1.4.10-25"))

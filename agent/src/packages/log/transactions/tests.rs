@@ -7,31 +7,25 @@ use super::*;
 fn short(over: &Over) -> String {
     let it = &over.transaction;
     let seconds = |at: i64| at / 1000 % 3600;
-    let mut text = format!(
-        "{}..{}",
-        seconds(it.started_at.0),
-        it.ended_at.map_or("?".to_owned(), |at| seconds(at.0).to_string())
-    );
+    let end = it
+        .ended_at
+        .map_or("?".to_owned(), |at| seconds(at.0).to_string());
+    let mut words = vec![format!("{}..{end}", seconds(it.started_at.0))];
     for change in &it.changes {
         let version = |version: &Option<String>| version.clone().unwrap_or_else(|| "-".to_owned());
-        text += &format!(
-            " {:?} {}:{} {} {}",
-            change.action,
-            change.name,
-            change.arch,
-            version(&change.from),
-            version(&change.to)
-        );
-        if let Some(left) = &change.left {
-            text += &format!(" left {left}");
-        }
+        let (name, arch) = (&change.name, &change.arch);
+        words.push(format!("{:?} {name}:{arch}", change.action));
+        words.extend([version(&change.from), version(&change.to)]);
+        words.extend(change.left.iter().map(|left| format!("left {left}")));
     }
-    for (word, value) in [("by", &it.requested_by), ("via", &it.via), ("error", &it.error)] {
-        if let Some(value) = value {
-            text += &format!(" {word} {value}");
-        }
+    for (word, value) in [
+        ("by", &it.requested_by),
+        ("via", &it.via),
+        ("error", &it.error),
+    ] {
+        words.extend(value.iter().map(|value| format!("{word} {value}")));
     }
-    text
+    words.join(" ")
 }
 
 fn told(source: Source, front: &str, runs: &str) -> Vec<String> {
@@ -42,7 +36,8 @@ fn told(source: Source, front: &str, runs: &str) -> Vec<String> {
 /// Lines of a minute, each a second later than the one before.
 fn at_13_26(lines: &str) -> String {
     let lines = lines.lines().enumerate();
-    let dated = lines.map(|(second, line)| format!("2026-11-22 13:26:{second:02} {}\n", line.trim()));
+    let dated =
+        lines.map(|(second, line)| format!("2026-11-22 13:26:{second:02} {}\n", line.trim()));
     dated.collect()
 }
 
@@ -169,7 +164,10 @@ fn an_entry_of_apt_and_the_runs_of_dpkg_within_it_are_one() {
 #[test]
 fn without_the_log_of_dpkg_the_history_stands_alone_and_the_other_way_round() {
     let history = "Start-Date: 2026-11-22  13:26:00\nInstall: two:amd64 (1.0, automatic)\nEnd-Date: 2026-11-22  13:26:09\n";
-    assert_eq!(told(Source::Dpkg, history, ""), ["1560..1569 Installed two:amd64 - 1.0"]);
+    assert_eq!(
+        told(Source::Dpkg, history, ""),
+        ["1560..1569 Installed two:amd64 - 1.0"]
+    );
     let runs = "2026-11-22 13:26:00 startup packages configure\n2026-11-22 13:26:00 trigproc man-db:amd64 1 <none>\n";
     assert!(told(Source::Dpkg, "", runs).is_empty(), "nothing changed");
 }
@@ -201,7 +199,10 @@ fn a_front_takes_over_what_its_run_was_read_of_first() {
     };
     transactions.add(RUNS, spot(10), 5_000, 9_000, Said::Run);
     transactions.add(RUNS, spot(20), 5_000, 9_000, change("one"));
-    assert_eq!((transactions.held(FRONT), transactions.held(RUNS)), (None, Some(spot(10))));
+    assert_eq!(
+        (transactions.held(FRONT), transactions.held(RUNS)),
+        (None, Some(spot(10)))
+    );
     transactions.add(FRONT, spot(70), 4_000, 9_000, Said::Begin);
     assert_eq!(
         (transactions.held(FRONT), transactions.held(RUNS)),
@@ -217,7 +218,13 @@ fn a_front_takes_over_what_its_run_was_read_of_first() {
 #[test]
 fn a_settled_run_is_over_after_two_seconds_and_another_after_ten_minutes() {
     let mut transactions = Transactions::new(Source::Dpkg.settings());
-    let mut parser = Source::Dpkg.logs().into_iter().flatten().last().unwrap().parser;
+    let mut parser = Source::Dpkg
+        .logs()
+        .into_iter()
+        .flatten()
+        .last()
+        .unwrap()
+        .parser;
     let mut add = |transactions: &mut Transactions, line: &str| {
         let mut said = Vec::new();
         parser.line(&format!("1990-01-01 00:00:00 {line}"), &mut said);
@@ -241,7 +248,9 @@ fn a_settled_run_is_over_after_two_seconds_and_another_after_ten_minutes() {
 #[test]
 fn dnf_4_is_told_by_two_logs() {
     let lines = |text: &str| -> String {
-        let lines = text.lines().map(|line| format!("2026-11-22T13:26:{}\n", line.trim()));
+        let lines = text
+            .lines()
+            .map(|line| format!("2026-11-22T13:26:{}\n", line.trim()));
         lines.collect()
     };
     let front = lines(
@@ -273,15 +282,23 @@ fn dnf_4_is_told_by_two_logs() {
 fn a_run_of_dnf_5_is_over_with_its_last_package_and_script() {
     let line = |text: &str| format!("2026-11-22T13:26:20+0000 [7] INFO {text}\n");
     let mut text = line("--- DNF5 launched with arguments: \"dnf5 automatic --timer\" ---")
-        + &line("Implicitly added element one-0:1-1.noarch type remove package (caused by one-0:2-1.noarch)")
+        + &line(
+            "Implicitly added element one-0:1-1.noarch type remove package (caused by one-0:2-1.noarch)",
+        )
         + &line("RPM callback transaction start, total 2")
         + &line("RPM callback transaction start, total 2")
         + &line("RPM callback install stop \"one-0:2-1.noarch\" amount 1 total 1");
     let open = told(Source::Dnf5, "", &text);
-    assert_eq!(open, ["1580..? Installed one:noarch - 2-1 via dnf-automatic"]);
+    assert_eq!(
+        open,
+        ["1580..? Installed one:noarch - 2-1 via dnf-automatic"]
+    );
     text += &line("RPM callback uninstall stop \"one-0:1-1.noarch\" amount 1 total 1");
     let over = told(Source::Dnf5, "", &text);
-    assert_eq!(over, ["1580..1580 Upgraded one:noarch 1-1 2-1 via dnf-automatic"]);
+    assert_eq!(
+        over,
+        ["1580..1580 Upgraded one:noarch 1-1 2-1 via dnf-automatic"]
+    );
 }
 
 #[test]
