@@ -31,6 +31,14 @@ pub fn merge(waiting: &mut [Waiting; LOGS], now: i64, transactions: &mut Transac
         });
         let log = match heads {
             [Some(front), Some(run)] if front <= run => FRONT,
+            [Some((end, _)), Some((begin, _))]
+                if end == begin
+                    && is(waiting, FRONT, &Said::End)
+                    && is(waiting, RUNS, &Said::Run)
+                    && transactions.has_one_run() =>
+            {
+                FRONT
+            }
             [Some(_), None] if !waiting[RUNS].has_more => FRONT,
             [Some(_), Some(_)] => RUNS,
             [None, Some(_)] if !waiting[FRONT].has_more => RUNS,
@@ -40,6 +48,11 @@ pub fn merge(waiting: &mut [Waiting; LOGS], now: i64, transactions: &mut Transac
             transactions.add(log, line.spot, line.at, now, line.said);
         }
     }
+}
+
+fn is(waiting: &[Waiting; LOGS], log: usize, said: &Said) -> bool {
+    let head = waiting[log].lines.front();
+    head.is_some_and(|line| line.said == *said)
 }
 
 /// What whole logs tell, read as if they were of UTC and `now` long after them.

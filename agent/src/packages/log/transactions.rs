@@ -122,6 +122,12 @@ impl Transactions {
         std::mem::take(&mut self.over)
     }
 
+    /// Whether the next run is of another transaction: dnf runs rpm once, apt runs dpkg as often as it takes.
+    pub(super) fn has_one_run(&self) -> bool {
+        let has_changes = self.front.as_ref().is_some_and(Open::has_changes);
+        has_changes && self.settings.manager == Manager::Rpm
+    }
+
     fn begin(&mut self, at: i64) {
         if let Some(front) = self.front.take() {
             self.tell(front, None);

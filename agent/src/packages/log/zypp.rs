@@ -72,13 +72,13 @@ mod tests {
 
     #[test]
     fn a_command_and_what_it_did() {
-        // After the example of libzypp's documentation; `command` as zypper 1.14 writes it.
+        // As zypper 1.14 writes it, shortened; the first line and the last after libzypp's documentation and source.
         let text = "2008-09-24 11:50:02|radd   |packman|http://packman.iu-bremen.de/suse/11.0\n\
-            2008-09-24 11:53:09|command|root@kompost|'zypper' 'in' 'amarok'|\n\
-            2008-09-24 11:53:10|install|amarok-yauap|1.4.10-25|x86_64||factory|4421dfa7\n\
-            # Additional rpm output:\n# warning: amarok-1.4.10-100.pm.1.x86_64.rpm: Header V3 DSA signature\n#\n\
-            2008-09-24 11:53:45|remove |amarok|1.4.10-100.pm.1|x86_64|root@kompost|\n\
-            # 2008-09-24 11:53:46 xine-1.rpm install failed\n";
+            2026-11-22 14:05:26|command|root@vm|'zypper' '--non-interactive' 'in' 'two' 'one-1.0'|\n\
+            # 2026-11-22 14:05:26 one-1.0-1.noarch.rpm installed ok\n# Additional rpm output:\n# rpm: warning\n# \n\
+            2026-11-22 14:05:26|install|one|1.0-1|noarch|root@vm|l|78828619404bc507363d8b7acab40399|\n\
+            2026-11-22 14:05:27|remove |two|1.0-1|noarch|root@vm|\n\
+            # 2026-11-22 14:05:28 xine-1.rpm install failed\n";
         let mut said = Vec::new();
         for line in text.lines() {
             History.line(line, &mut said);
@@ -97,15 +97,15 @@ mod tests {
         };
         assert_eq!(
             (command.as_str(), user.as_str()),
-            ("'zypper' 'in' 'amarok'", "root")
+            ("'zypper' '--non-interactive' 'in' 'two' 'one-1.0'", "root")
         );
         assert_eq!(
             (one.action, one.name.as_str(), one.to.as_deref()),
-            (PackageAction::Installed, "amarok-yauap", Some("1.4.10-25"))
+            (PackageAction::Installed, "one", Some("1.0-1"))
         );
         assert_eq!(
             (other.action, other.arch.as_str(), other.from.as_deref()),
-            (PackageAction::Removed, "x86_64", Some("1.4.10-100.pm.1"))
+            (PackageAction::Removed, "noarch", Some("1.0-1"))
         );
         assert_eq!(error, "xine-1.rpm install failed");
     }

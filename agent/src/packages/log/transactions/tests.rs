@@ -279,6 +279,29 @@ fn dnf_4_is_told_by_two_logs() {
 }
 
 #[test]
+fn transactions_of_dnf_4_within_one_second_are_told_apart() {
+    let line = |text: &str| format!("2026-11-22T13:26:20+0000 {text}\n");
+    let front = ["install two", "remove two"].map(|command| {
+        line("INFO --- logging initialized ---")
+            + &line(&format!("DDEBUG Command: dnf -y {command}"))
+            + &line("DDEBUG RPM transaction start.")
+            + &line("DDEBUG RPM transaction over.")
+            + &line("DDEBUG Cleaning up.")
+    });
+    let runs = ["Installed: two-1.0-1.noarch", "Erase: two-1.0-1.noarch"].map(|change| {
+        line("INFO --- logging initialized ---") + &line(&format!("SUBDEBUG {change}"))
+    });
+    let over = read_whole(Source::Dnf, [&front.concat(), &runs.concat()]);
+    let commands = over.iter().map(|over| over.transaction.command.as_deref());
+    let commands: Vec<_> = commands.collect();
+    assert_eq!(
+        commands,
+        [Some("dnf -y install two"), Some("dnf -y remove two")]
+    );
+    assert_eq!(short(&over[1]), "1580..1580 Removed two:noarch 1.0-1 -");
+}
+
+#[test]
 fn a_run_of_dnf_5_is_over_with_its_last_package_and_script() {
     let line = |text: &str| format!("2026-11-22T13:26:20+0000 [7] INFO {text}\n");
     let mut text = line("--- DNF5 launched with arguments: \"dnf5 automatic --timer\" ---")
