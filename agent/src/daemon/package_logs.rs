@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use infratrack_shared::ids::BootId;
 use infratrack_shared::wire::batch::Body;
-use infratrack_shared::wire::event::Event;
+use infratrack_shared::wire::event::{Event, PackageTransaction};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -132,22 +132,30 @@ impl Task {
             }
             return Ok(is_due);
         }
-        let events = reading.transactions.iter().cloned();
-        let records = events.filter_map(|transaction| {
-            let event = Event::PackageTransaction(transaction);
-            Some(NewRecord {
-                at: self.clock.now(),
-                mono_ms: collect::mono_ms(),
-                boot_id: self.boot_id,
-                kind: event.kind()?.to_owned(),
-                body: Body::Event(event.to_body().ok()?),
-            })
-        });
+        let records = reading.transactions.iter().cloned();
+        let records = records.filter_map(|transaction| self.record(transaction));
         self.spool
             .append_with(records.collect(), NAME, place)
             .await?;
         self.told.notify_one();
         Ok(true)
+    }
+
+    /// Filed under the time at which it happened, which may be of an earlier boot: which one is not known then.
+    fn record(&self, transaction: PackageTransaction) -> Option<NewRecord> {
+        let now = self.clock.now();
+        let at = transaction.ended_at.unwrap_or(transaction.started_at);
+        let at = at.min(now);
+        let age_ms = u64::try_from(now.millis_since(at)).ok()?;
+        let mono_ms = collect::mono_ms().checked_sub(age_ms);
+        let event = Event::PackageTransaction(transaction);
+        Some(NewRecord {
+            at,
+            mono_ms: mono_ms.unwrap_or_default(),
+            boot_id: mono_ms.map_or(BootId::default(), |_| self.boot_id),
+            kind: event.kind()?.to_owned(),
+            body: Body::Event(event.to_body().ok()?),
+        })
     }
 
     fn tell_problems(&mut self, problems: Vec<String>) {

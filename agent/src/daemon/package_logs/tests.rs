@@ -103,6 +103,27 @@ async fn what_is_read_is_in_the_spool_once_and_its_place_with_it() {
 }
 
 #[tokio::test]
+async fn a_record_has_the_time_at_which_it_happened_and_no_boot_that_is_not_known() {
+    let task = task(&Spool::in_memory(NOW));
+    let record = |ago_ms: i64| {
+        let transaction = PackageTransaction {
+            started_at: NOW.plus_millis(-ago_ms),
+            ..PackageTransaction::default()
+        };
+        task.record(transaction).unwrap()
+    };
+    let (recent, old, future) = (record(1), record(1_000_000_000_000), record(-5000));
+    assert_eq!(
+        (recent.at, recent.boot_id),
+        (NOW.plus_millis(-1), task.boot_id)
+    );
+    assert!(recent.mono_ms > 0);
+    assert_eq!(old.at, NOW.plus_millis(-1_000_000_000_000));
+    assert_eq!((old.mono_ms, old.boot_id), (0, BootId::default()));
+    assert_eq!((future.at, future.boot_id), (NOW, task.boot_id));
+}
+
+#[tokio::test]
 async fn what_the_spool_does_not_take_is_read_again() {
     let (host, root) = host();
     append(&host, 1, "one", 1);

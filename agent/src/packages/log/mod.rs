@@ -24,6 +24,8 @@ pub use stamp::{Civil, Stamp};
 
 /// Changes told of one transaction at most; how many more there were is told in its error.
 pub const MOST_CHANGES: usize = 20_000;
+/// What is kept of one transaction at most, about.
+pub const TRANSACTION_BYTES: usize = 8 * 1024 * 1024;
 /// Of a command line; a longer one is cut.
 pub const COMMAND_BYTES: usize = 4096;
 

@@ -7,7 +7,7 @@ use infratrack_shared::wire::event::{PackageAction, PackageChange, PackageTransa
 use infratrack_shared::wire::packages::Manager;
 
 use super::transactions::{LOGS, Settings, Spot};
-use super::{MOST_CHANGES, Said, rpm, via};
+use super::{MOST_CHANGES, Said, TRANSACTION_BYTES, rpm, via};
 
 /// Of one package, whose states are remembered.
 const ARCHITECTURES: usize = 16;
@@ -29,6 +29,8 @@ pub(super) struct Open {
     /// Where in `changes` a package is.
     by_name: BTreeMap<String, Vec<usize>>,
     left_out: usize,
+    /// What is kept, about.
+    bytes: usize,
     /// dpkg's last word on a package, by its name.
     states: BTreeMap<String, Vec<State>>,
     /// Packages between an action and the state that ends it.
@@ -69,7 +71,9 @@ impl Open {
             Said::RequestedBy(user) => self.requested_by = Some(user),
             Said::Error(error) => self.error = self.error.take().or(Some(error)),
             Said::Planned(change) => {
-                if self.planned.len() < MOST_CHANGES {
+                if self.planned.len() < MOST_CHANGES
+                    && self.has_room(&change.name, change.to.as_ref())
+                {
                     self.planned.push(change);
                 } else {
                     self.left_out += 1;
@@ -96,11 +100,16 @@ impl Open {
         }
     }
 
+    /// A hostile log must not take the agent's memory: a name is kept in some places, and so are a version and more.
+    fn has_room(&mut self, name: &str, version: Option<&String>) -> bool {
+        self.bytes += 256 + 4 * name.len() + 2 * version.map_or(0, String::len);
+        self.bytes <= TRANSACTION_BYTES
+    }
+
     fn change(&mut self, change: PackageChange, manager: Manager) {
         self.has_run = true;
-        if manager == Manager::Dpkg && self.unsettled.len() < MOST_CHANGES {
-            let key = (change.name.clone(), change.arch.clone());
-            self.unsettled.insert(key);
+        if manager == Manager::Dpkg {
+            self.unsettle(&change.name, &change.arch);
         }
         let places = self.by_name.get(&change.name);
         let places = places.map(Vec::as_slice).unwrap_or_default();
@@ -118,7 +127,7 @@ impl Open {
                 return;
             }
         }
-        if self.changes.len() >= MOST_CHANGES {
+        if self.changes.len() >= MOST_CHANGES || !self.has_room(&change.name, change.to.as_ref()) {
             self.left_out += 1;
             return;
         }
@@ -152,15 +161,22 @@ impl Open {
         change.from = Some(version);
     }
 
-    fn state(&mut self, name: String, arch: String, version: String, state: String) {
-        let key = (name, arch);
-        if is_final(&state) {
-            self.unsettled.remove(&key);
-        } else if self.unsettled.len() < MOST_CHANGES {
-            self.unsettled.insert(key.clone());
+    fn unsettle(&mut self, name: &str, arch: &str) {
+        if self.bytes < TRANSACTION_BYTES
+            && self.unsettled.insert((name.to_owned(), arch.to_owned()))
+        {
+            self.bytes += 128 + name.len() + arch.len();
         }
-        let (name, arch) = key;
-        if self.states.len() >= MOST_CHANGES && !self.states.contains_key(&name) {
+    }
+
+    fn state(&mut self, name: String, arch: String, version: String, state: String) {
+        if is_final(&state) {
+            self.unsettled.remove(&(name.clone(), arch.clone()));
+        } else {
+            self.unsettle(&name, &arch);
+        }
+        let is_known = self.states.contains_key(&name);
+        if !is_known && !self.has_room(&name, None) {
             return;
         }
         let known = self.states.entry(name).or_default();

@@ -339,3 +339,34 @@ fn of_zypp_each_command_is_one() {
         ]
     );
 }
+
+#[test]
+fn a_hostile_log_takes_no_more_than_its_share() {
+    let long = "x".repeat(900);
+    let mut lines = String::new();
+    for number in 0..20_000 {
+        for word in ["install", "status half-installed"] {
+            let package = format!("{long}{number}:{}", number % 7);
+            lines += &["2026-11-22 13:26:00", word, &package, "1.0 1.0\n"].join(" ");
+        }
+    }
+    let over = read_whole(Source::Dpkg, ["", &lines]);
+    let [told] = over.as_slice() else {
+        panic!("{} transactions", over.len());
+    };
+    let transaction = &told.transaction;
+    let bytes: usize = transaction
+        .changes
+        .iter()
+        .map(|change| change.name.len())
+        .sum();
+    assert!(
+        (100_000..super::super::TRANSACTION_BYTES).contains(&bytes),
+        "{bytes}"
+    );
+    let left_out = 20_000 - transaction.changes.len();
+    assert_eq!(
+        transaction.error.as_deref(),
+        Some(&*format!("{left_out} more changes are not listed"))
+    );
+}
