@@ -272,7 +272,8 @@ impl Watched {
         let its = places.filter(|(place, _, names)| {
             let name = event.name.as_deref().and_then(OsStr::to_str);
             let is_counted = |name: &str| {
-                let is_lock = LOCKS.iter().any(|lock| name.ends_with(lock));
+                let is_lock =
+                    name.starts_with("__db.") || LOCKS.iter().any(|lock| name.ends_with(lock));
                 !is_lock && (names.is_empty() || names.contains(&name))
             };
             *place == event.wd && name.is_none_or(is_counted)

@@ -22,7 +22,7 @@ use crate::packages::log::merge::{Waiting, merge};
 use crate::packages::log::parts::split;
 use crate::packages::log::source::Source;
 use crate::packages::log::transactions::{FRONT, LOGS, RUNS, Spot, Transactions};
-use follow::{Follower, Place};
+use follow::{Follower, Here, Place};
 use zone::Zone;
 
 pub(super) use fact::collect;
@@ -94,12 +94,17 @@ impl PackageLogs {
     /// Reads some of what is new, and tells what is over.
     pub fn read(&mut self, now: UnixMillis) -> Reading {
         let zone = Zone::read(&self.root);
+        let here = Here {
+            root: &self.root,
+            zone: &zone,
+            now,
+        };
         let mut reading = Reading {
             is_at_rest: true,
             ..Reading::default()
         };
         for reader in &mut self.readers {
-            reader.read(&self.root, &zone, now, &mut reading);
+            reader.read(&here, &mut reading);
         }
         let saved: BTreeMap<_, _> = self
             .readers
@@ -128,10 +133,11 @@ impl SourceReader {
         }
     }
 
-    fn read(&mut self, root: &Root, zone: &Zone, now: UnixMillis, reading: &mut Reading) {
+    fn read(&mut self, here: &Here<'_>, reading: &mut Reading) {
+        let now = here.now;
         // The front's first: whatever has begun is known when the log of what it runs is read.
         for log in [FRONT, RUNS] {
-            if let Err(reason) = self.follow(log, root, zone, now) {
+            if let Err(reason) = self.follow(log, here) {
                 reading.problems.push(reason);
             }
         }
@@ -166,13 +172,7 @@ impl SourceReader {
         reading.again_ms = reading.again_ms.into_iter().chain(again).min();
     }
 
-    fn follow(
-        &mut self,
-        log: usize,
-        root: &Root,
-        zone: &Zone,
-        now: UnixMillis,
-    ) -> Result<(), Reason> {
+    fn follow(&mut self, log: usize, here: &Here<'_>) -> Result<(), Reason> {
         let (Some(follower), waiting) = (&mut self.followers[log], &mut self.waiting[log]) else {
             return Ok(());
         };
@@ -180,9 +180,9 @@ impl SourceReader {
         if !waiting.lines.is_empty() {
             return Ok(());
         }
-        let month_ago = now.0.saturating_sub(MONTH_MS);
+        let month_ago = here.now.0.saturating_sub(MONTH_MS);
         let since = self.told_ms.unwrap_or(month_ago);
-        let followed = follower.read(root, zone, now, since, waiting)?;
+        let followed = follower.read(here, since, waiting)?;
         if followed.is_lost {
             self.since_ms = Some(since);
         }

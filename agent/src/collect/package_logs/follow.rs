@@ -69,6 +69,13 @@ impl Step {
     }
 }
 
+/// What is read, and when.
+pub(super) struct Here<'a> {
+    pub root: &'a Root,
+    pub zone: &'a Zone,
+    pub now: UnixMillis,
+}
+
 /// How far reading came.
 #[derive(Debug, Default)]
 pub(super) struct Followed {
@@ -91,24 +98,29 @@ impl Follower {
     /// Reads some of what is new. Without a place, what was written since `since_ms`.
     pub(super) fn read(
         &mut self,
-        root: &Root,
-        zone: &Zone,
-        now: UnixMillis,
+        here: &Here<'_>,
         since_ms: i64,
         waiting: &mut Waiting,
     ) -> Result<Followed, Reason> {
         waiting.has_more = false;
         let (steps, is_lost) = self
-            .steps(root, since_ms)
+            .steps(here.root, since_ms)
             .map_err(|error| format!("/{}: {error}", self.path))?;
         let mut room = READ_BYTES;
         for (index, step) in steps.iter().enumerate() {
             let later = steps.get(index + 1..).unwrap_or_default();
             // What rotates a log may leave its writer in the old one, until there is something in the new one.
             let is_last = later.iter().all(|step| step.file.len == 0);
-            let has_more = self
-                .read_file(root, zone, now, step, is_last, &mut room, waiting)
-                .map_err(|error| format!("/{}: {error}", step.file.path))?;
+            let has_more = match self.read_file(here, step, is_last, &mut room, waiting) {
+                Ok(has_more) => has_more,
+                Err(error) if is_last => return Err(format!("/{}: {error}", step.file.path)),
+                Err(error) => {
+                    // Damaged, perhaps: what is after it in its place is lost, and what follows is not.
+                    let path = &step.file.path;
+                    tracing::warn!(%error, path, "the rest of a rotated log is not read");
+                    false
+                }
+            };
             if has_more || (room == 0 && !is_last) {
                 waiting.has_more = true;
                 break;
@@ -196,22 +208,16 @@ impl Follower {
     }
 
     /// Answers whether there is more in it.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "all of the reading that it is a part of"
-    )]
     fn read_file(
         &mut self,
-        root: &Root,
-        zone: &Zone,
-        now: UnixMillis,
+        here: &Here<'_>,
         step: &Step,
         is_last: bool,
         room: &mut usize,
         waiting: &mut Waiting,
     ) -> io::Result<bool> {
-        let identity = step.file.identity(root)?;
-        let mut reader = step.file.read_from(root, step.offset)?;
+        let identity = step.file.identity(here.root)?;
+        let mut reader = step.file.read_from(here.root, step.offset)?;
         if !step.is_known {
             self.number += 1;
         }
@@ -223,7 +229,7 @@ impl Follower {
         let mut line = |offset: u64, line: &[u8]| {
             parser.line(&String::from_utf8_lossy(line), &mut said);
             for (stamp, said) in said.drain(..) {
-                let at = zone.at(stamp, previous, now);
+                let at = here.zone.at(stamp, previous, here.now);
                 previous = Some(at);
                 let spot = Spot {
                     file: number,
@@ -233,12 +239,19 @@ impl Follower {
             }
         };
         let mut piece = vec![0; PIECE_BYTES];
-        let mut is_at_end = false;
+        let (mut is_at_end, mut failed) = (false, None);
         while !is_at_end && (*room > 0 || cutter.is_within()) {
-            let read = read_some(&mut reader, &mut piece)?;
-            is_at_end = read == 0;
-            *room = room.saturating_sub(read);
-            cutter.push(piece.get(..read).unwrap_or_default(), &mut line);
+            match read_some(&mut reader, &mut piece) {
+                Ok(read) => {
+                    is_at_end = read == 0;
+                    *room = room.saturating_sub(read);
+                    cutter.push(piece.get(..read).unwrap_or_default(), &mut line);
+                }
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
         }
         if is_at_end && !is_last {
             cutter.finish(&mut line);
@@ -250,7 +263,8 @@ impl Follower {
             is_over,
             previous,
         });
-        Ok(!is_at_end)
+        // After the place has moved: what was read before must not come again.
+        failed.map_or(Ok(!is_at_end), Err)
     }
 }
 

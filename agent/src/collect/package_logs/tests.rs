@@ -341,3 +341,29 @@ fn a_damaged_place_is_as_none() {
     host.restart();
     assert_eq!(host.told(), ["one"]);
 }
+
+#[test]
+fn of_a_damaged_rotated_log_what_can_be_read_is_told_once_and_what_follows_it() {
+    let mut text = String::new();
+    for number in 0..5000 {
+        text += &run(1, &format!("p{}", number * 7919 % 5000));
+    }
+    let mut host = Host::new(&[("var/log/dpkg.log.1", &text), (DPKG, &run(2, "after"))]);
+    let packed = host.path("var/log/dpkg.log.1.gz");
+    pack(&host.path("var/log/dpkg.log.1"), &packed);
+    let half = fs::metadata(&packed).unwrap().len() / 2;
+    File::options()
+        .write(true)
+        .open(&packed)
+        .unwrap()
+        .set_len(half)
+        .unwrap();
+    written(&packed, NOW);
+    let told = host.told();
+    assert!((100..4900).contains(&told.len()), "{} are told", told.len());
+    assert_eq!(told.last().unwrap(), "after");
+    let once: std::collections::BTreeSet<_> = told.iter().collect();
+    assert_eq!(once.len(), told.len(), "some came twice");
+    host.restart();
+    assert!(host.told().is_empty());
+}
