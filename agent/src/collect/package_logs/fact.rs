@@ -10,11 +10,16 @@ use super::files::{LogFile, Packing, rotated};
 use super::zone::Zone;
 use crate::collect::fact::to_value;
 use crate::collect::{Reason, Root};
-use crate::packages::log::Stamp;
+use crate::packages::log::Said;
 use crate::packages::log::source::{Log, Source};
 
 /// Of a log's end, in which its newest entry is looked for.
-const END_BYTES: u64 = 64 * 1024;
+const END_BYTES: u64 = 256 * 1024;
+
+#[derive(Serialize)]
+struct Facts {
+    logs: Vec<Found>,
+}
 
 #[derive(Serialize)]
 struct Found {
@@ -36,21 +41,21 @@ pub(in crate::collect) fn collect(root: &Root) -> Result<Value, Reason> {
         .into_iter()
         .flatten()
         .flatten();
-    let found: Vec<_> = logs.map(|log| find(root, &zone, &log)).collect();
-    if found.iter().all(|found| found.state == "missing") {
+    let logs: Vec<_> = logs.map(|log| find(root, &zone, log)).collect();
+    if logs.iter().all(|log| log.state == "missing") {
         return Err("no package manager of this host keeps a log".to_owned());
     }
-    to_value(&found)
+    to_value(&Facts { logs })
 }
 
-fn find(root: &Root, zone: &Zone, log: &Log) -> Found {
+fn find(root: &Root, zone: &Zone, mut log: Log) -> Found {
     let mut found = Found {
         path: format!("/{}", log.path),
         state: "read".to_owned(),
         newest_at_ms: None,
         unread: Vec::new(),
     };
-    match newest(root, zone, log.path) {
+    match newest(root, zone, &mut log) {
         Ok(newest) => found.newest_at_ms = newest,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             "missing".clone_into(&mut found.state);
@@ -63,19 +68,20 @@ fn find(root: &Root, zone: &Zone, log: &Log) -> Found {
     found
 }
 
-/// The time of the last line that has one.
-fn newest(root: &Root, zone: &Zone, path: &str) -> std::io::Result<Option<i64>> {
-    let file = LogFile::find(root, path)?;
-    let (mut open, _) = root.open_file(path)?;
+/// The time of the last line that tells of a transaction: others are written whenever somebody only looks.
+fn newest(root: &Root, zone: &Zone, log: &mut Log) -> std::io::Result<Option<i64>> {
+    let file = LogFile::find(root, log.path)?;
+    let (mut open, _) = root.open_file(log.path)?;
     open.seek(SeekFrom::Start(file.len.saturating_sub(END_BYTES)))?;
     let mut end = Vec::new();
     open.take(END_BYTES).read_to_end(&mut end)?;
-    let end = String::from_utf8_lossy(&end);
-    let stamp = |line: &str| {
-        let line = line.strip_prefix("End-Date: ").unwrap_or(line);
-        let line = line.strip_prefix("Start-Date: ").unwrap_or(line);
-        Stamp::with_offset(line).map(|(stamp, _)| stamp)
-    };
-    let newest = end.lines().rev().find_map(stamp);
-    Ok(newest.map(|stamp| zone.at(stamp, None, UnixMillis(0))))
+    let mut said = Vec::new();
+    for line in String::from_utf8_lossy(&end).lines() {
+        log.parser.line(line, &mut said);
+        // Only the last is asked for.
+        said.retain(|(_, said)| *said != Said::Run);
+        said.drain(..said.len().saturating_sub(1));
+    }
+    let newest = said.last();
+    Ok(newest.map(|(stamp, _)| zone.at(*stamp, None, UnixMillis(0))))
 }

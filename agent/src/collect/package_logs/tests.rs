@@ -316,7 +316,7 @@ fn what_is_no_file_or_no_text_is_told_and_stops_no_other() {
     assert_eq!(reading.problems.len(), 3, "{:?}", reading.problems);
     assert_eq!(reading.problems[0], "/var/log/dpkg.log: is no file");
 
-    let fact = fixture::json(&collect(&host.root).unwrap());
+    let fact = fixture::json(&collect(&host.root).unwrap())["logs"].take();
     let state = |place: usize| fact[place]["state"].as_str().unwrap().to_owned();
     assert_eq!(
         (state(0).as_str(), state(1).as_str()),
@@ -330,8 +330,29 @@ fn what_is_no_file_or_no_text_is_told_and_stops_no_other() {
 #[test]
 fn a_rotated_log_that_is_packed_in_a_way_that_is_not_read_is_told() {
     let host = Host::new(&[(DPKG, ""), ("var/log/dpkg.log.2.xz", "")]);
-    let fact = fixture::json(&collect(&host.root).unwrap());
+    let fact = fixture::json(&collect(&host.root).unwrap())["logs"].take();
     assert_eq!(fact[1]["unread"][0], "/var/log/dpkg.log.2.xz");
+}
+
+#[test]
+fn who_only_looks_at_packages_changes_no_fact() {
+    let line = |text: &str| format!("2026-11-22T13:26:20+0000 {text}\n");
+    let host = Host::new(&[
+        ("var/log/dnf.log", &line("DDEBUG RPM transaction over.")),
+        (
+            "var/log/dnf.rpm.log",
+            &line("SUBDEBUG Installed: one-1-1.noarch"),
+        ),
+    ]);
+    let before = collect(&host.root).unwrap();
+    let later = line("INFO --- logging initialized ---").replace("13:26", "13:59");
+    host.append("var/log/dnf.rpm.log", &later);
+    let command = line("DDEBUG Command: dnf makecache").replace("13:26", "13:59");
+    host.append("var/log/dnf.log", &(later + &command));
+    assert_eq!(collect(&host.root).unwrap(), before);
+    let logs = &fixture::json(&before)["logs"];
+    assert_eq!(logs[2]["newest_at_ms"], 1_795_353_980_000_i64);
+    assert_eq!(logs[3]["newest_at_ms"], 1_795_353_980_000_i64);
 }
 
 #[test]
