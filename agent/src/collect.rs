@@ -29,6 +29,7 @@ mod memory;
 mod mounts;
 mod network;
 mod os;
+mod package_logs;
 mod packages;
 mod pressure;
 mod process;
@@ -49,6 +50,7 @@ pub use facts::FactSources;
 pub use heartbeat::HeartbeatSource;
 pub use identity::{boot_id, hostname, machine_id, mono_ms};
 pub use inventory::InventorySource;
+pub use package_logs::{LogReader, PackageLogs, Reading};
 pub use packages::{Found, installed_packages};
 pub use root::Root;
 

@@ -9,8 +9,10 @@ mod facts;
 mod inventory;
 mod link;
 mod notify;
+mod package_logs;
 mod renewal;
 mod returning;
+mod stop;
 
 use std::time::Duration;
 
@@ -19,9 +21,8 @@ use infratrack_shared::ids::{BootId, InstanceId};
 use infratrack_shared::time::UnixMillis;
 use infratrack_shared::wire::answer::{Ack, Frame, Policy};
 use infratrack_shared::wire::batch::{Body, Class};
-use infratrack_shared::wire::event::{AgentStart, AgentStop, Event, StopReason};
+use infratrack_shared::wire::event::{AgentStart, AgentStop, Event};
 use infratrack_shared::wire::heartbeat::Heartbeat;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::clock::Clock;
@@ -32,11 +33,14 @@ use crate::identity::Identity;
 use crate::reporter::{Report, Reporter};
 use crate::spool::{NewRecord, OpenReport, Spool, SpoolConfig, SpoolError};
 use crate::uplink::Answer;
+use crate::watch::{Area, Watch};
 use commands::Commands;
 use facts::Facts;
 use inventory::Inventory;
 use link::{Link, Lost};
 use notify::Notify;
+use package_logs::PackageLogs;
+use stop::{Stop, stop_reason};
 
 /// The held answer ends this long before the next heartbeat is due, so that the connection is free then.
 const HOLD_MARGIN: Duration = Duration::from_millis(500);
@@ -57,6 +61,7 @@ pub struct Daemon {
     facts: Facts,
     inventory: Inventory,
     commands: Commands,
+    package_logs: PackageLogs,
     policy: Policy,
     notify: Notify,
     /// Collector's clock less ours, as of the last Ack.
@@ -80,6 +85,8 @@ pub async fn run(config: Config, root: Root, clock: Clock) -> anyhow::Result<()>
             biased;
             () = stop.asked() => break,
             frame = next_frame(&mut daemon.held) => daemon.frame(frame).await?,
+            () = daemon.package_logs.told() => daemon.urgent = true,
+            () = daemon.inventory.changed() => {}
             () = tokio::time::sleep_until(wake) => {}
         }
         daemon.step().await?;
@@ -108,11 +115,20 @@ impl Daemon {
             .with_instance_metadata(config.instance_metadata.clone());
         let mut facts = Facts::new(sources);
         facts.collect(&spool).await?;
-        let mut inventory = Inventory::new(InventorySource::new(root.clone()));
-        inventory.read(&spool).await?;
         let host = link.host();
+        let watch = Watch::start(&root);
+        let logs = watch.of(Area::Logs);
+        let mut inventory = Inventory::new(InventorySource::new(root.clone()), watch);
+        inventory.read(&spool).await?;
         let mut daemon = Self {
             commands: Commands::load(&spool).await?,
+            package_logs: PackageLogs::start(
+                root.clone(),
+                spool.clone(),
+                clock.clone(),
+                boot_id,
+                logs,
+            ),
             heartbeats: HeartbeatSource::new(root),
             policy: Policy::default(),
             notify: Notify::new(),
@@ -168,6 +184,7 @@ impl Daemon {
         let mut wake = self
             .next_heartbeat
             .min(self.facts.next())
+            .min(self.inventory.next())
             .min(self.link.next_return(self.clock.now()))
             .min(self.notify.next());
         if self.urgent || self.due.is_some() {
@@ -185,6 +202,8 @@ impl Daemon {
         if now >= self.facts.next() {
             self.facts.set_interval(self.policy.intervals.facts_ms);
             self.urgent |= self.facts.collect(&self.spool).await?;
+        }
+        if now >= self.inventory.next() {
             self.urgent |= self.inventory.read(&self.spool).await?;
         }
         if now >= self.next_heartbeat {
@@ -402,6 +421,8 @@ impl Daemon {
 
     async fn stop(mut self) -> anyhow::Result<()> {
         Notify::stopping();
+        // It must not ask a spool that is closed.
+        self.package_logs.stop();
         let reason = stop_reason().await;
         let event = Event::AgentStop(AgentStop {
             instance: self.instance,
@@ -442,41 +463,6 @@ fn next_beat(phase: f64, interval: Duration, now: UnixMillis) -> Instant {
     let offset = (interval_ms as f64 * phase) as i64;
     let into = (now.0.saturating_sub(offset)).rem_euclid(interval_ms);
     Instant::now() + Duration::from_millis((interval_ms - into).unsigned_abs())
-}
-
-/// Whether the host goes down too.
-async fn stop_reason() -> StopReason {
-    let asked = tokio::process::Command::new("systemctl")
-        .arg("is-system-running")
-        .stdin(std::process::Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    match tokio::time::timeout(Duration::from_secs(1), asked).await {
-        Ok(Ok(output)) if output.stdout.starts_with(b"stopping") => StopReason::Shutdown,
-        _ => StopReason::Stopped,
-    }
-}
-
-/// SIGTERM or SIGINT.
-struct Stop {
-    term: Signal,
-    int: Signal,
-}
-
-impl Stop {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn asked(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
-        }
-    }
 }
 
 #[cfg(test)]

@@ -17,3 +17,4 @@ pub mod spool;
 pub mod tls;
 pub mod updates;
 pub mod uplink;
+pub mod watch;

@@ -7,6 +7,7 @@
 //! and simulated fleets. How the files are laid out: [`files`]; how a damaged one opens: [`open`].
 
 mod apart;
+mod append;
 mod backend;
 mod cursor;
 mod disk;
@@ -243,10 +244,7 @@ impl Spool {
     /// They survive power loss when this returns. On an error critical ones were not taken, and the
     /// source keeps its place; beats are counted as lost and must not come again.
     pub async fn append(&self, class: Class, records: Vec<NewRecord>) -> Result<u64, SpoolError> {
-        let values = records
-            .iter()
-            .map(|record| record::encode(record).map(Bytes::from))
-            .collect::<Result<Vec<_>, _>>()?;
+        let values = encoded(&records)?;
         match &self.home {
             Home::Disk(worker) => worker.append(class, values).await,
             Home::Memory(_) => {
@@ -256,6 +254,19 @@ impl Spool {
                 Ok(appended.into_iter().sum())
             }
         }
+    }
+
+    /// [`Spool::append`] of critical records, and [`Spool::put`], in one: whatever happens, it is both or neither.
+    pub async fn append_with(
+        &self,
+        records: Vec<NewRecord>,
+        name: &str,
+        value: Bytes,
+    ) -> Result<(), SpoolError> {
+        check_value(name, &value)?;
+        let (values, name) = (encoded(&records)?, name.to_owned());
+        self.run(move |queue| queue.append_with(values, &name, value))
+            .await
     }
 
     /// The oldest that is not acknowledged, within `budget` (one record is always allowed). Asking
@@ -332,11 +343,7 @@ impl Spool {
 
     /// Sets a small value (64 KiB at most, its name 32 bytes); survives power loss when this returns.
     pub async fn put(&self, name: &str, value: Bytes) -> Result<(), SpoolError> {
-        for (bytes, limit) in [(value.len(), VALUE_BYTES), (name.len(), pieces::NAME_BYTES)] {
-            if bytes > limit {
-                return Err(SpoolError::TooLarge { bytes });
-            }
-        }
+        check_value(name, &value)?;
         let name = name.to_owned();
         self.run(move |queue| queue.put(&name, Some(value))).await
     }
@@ -387,6 +394,22 @@ impl Spool {
     fn status(&self) -> Status {
         *self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn encoded(records: &[NewRecord]) -> Result<Vec<Bytes>, SpoolError> {
+    let values = records.iter();
+    values
+        .map(|record| record::encode(record).map(Bytes::from))
+        .collect()
+}
+
+fn check_value(name: &str, value: &Bytes) -> Result<(), SpoolError> {
+    for (bytes, limit) in [(value.len(), VALUE_BYTES), (name.len(), pieces::NAME_BYTES)] {
+        if bytes > limit {
+            return Err(SpoolError::TooLarge { bytes });
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -21,6 +21,9 @@ use serde::de::DeserializeOwned;
 
 use super::documents::{self, Entry, Kind};
 use super::packages::dpkg::Database;
+use super::packages::log::merge::read_whole;
+use super::packages::log::parts::split;
+use super::packages::log::source::Source;
 use super::packages::{self, Inventory, apk};
 use super::restart::release::{self, Release};
 use super::restart::{self, maps};
@@ -38,6 +41,10 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("inventory_terraform", inventory_terraform),
     ("packages_apk", packages_apk),
     ("packages_dpkg", packages_dpkg),
+    ("packages_log_dnf", packages_log_dnf),
+    ("packages_log_dnf5", packages_log_dnf5),
+    ("packages_log_dpkg", packages_log_dpkg),
+    ("packages_log_zypp", packages_log_zypp),
     ("problem", problem),
     ("renew_request", renew_request),
     ("restart_maps", restart_maps),
@@ -140,6 +147,49 @@ fn are_packages(inventory: &Inventory) {
             assert!((1..=packages::FIELD_BYTES).contains(&text.len()));
             assert!(!text.contains(['\0', '\n']));
         }
+    }
+}
+
+/// The logs of dnf 4: dnf's up to a NUL, and rpm's after it.
+pub fn packages_log_dnf(bytes: &[u8]) {
+    logs(Source::Dnf, bytes);
+}
+
+/// The log of dnf 5.
+pub fn packages_log_dnf5(bytes: &[u8]) {
+    logs(Source::Dnf5, bytes);
+}
+
+/// apt's history up to a NUL, and the log of dpkg after it.
+pub fn packages_log_dpkg(bytes: &[u8]) {
+    logs(Source::Dpkg, bytes);
+}
+
+/// zypper's history.
+pub fn packages_log_zypp(bytes: &[u8]) {
+    logs(Source::Zypp, bytes);
+}
+
+/// What logs tell has names, and fits into records, part by part.
+fn logs(source: Source, bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let (front, runs) = text.split_once('\0').unwrap_or(("", &text));
+    for over in read_whole(source, [front, runs]) {
+        let whole = over.transaction;
+        assert!(whole.changes.len() <= 2 * packages::log::MOST_CHANGES);
+        for change in &whole.changes {
+            assert!((1..=packages::FIELD_BYTES).contains(&change.name.len()));
+            assert!(!change.name.contains(['\0', '\n']));
+        }
+        let parts = split(whole.clone());
+        let mut together = Vec::new();
+        for (part, number) in parts.iter().zip(0..) {
+            assert_eq!((part.part, part.parts as usize), (number, parts.len()));
+            let encoded = codec::encode(part).expect("a transaction can be encoded");
+            assert!(encoded.len() < limits::RECORD_BYTES / 2);
+            together.extend(part.changes.iter().cloned());
+        }
+        assert!(together == whole.changes, "parts are not the whole");
     }
 }
 

@@ -13,7 +13,8 @@ use tokio::time::timeout;
 use super::bounded::Bounded;
 use super::{
     Fact, Reason, Root, block_devices, cloud, cpu, dmi, dns, identity, kernel, listening, local,
-    memory, mounts, network, os, reboot, sensors, systemd, time, updates, users, virtualization,
+    memory, mounts, network, os, package_logs, reboot, sensors, systemd, time, updates, users,
+    virtualization,
 };
 
 /// No source takes a tenth of a second on a host in order.
@@ -34,6 +35,7 @@ const SOURCES: &[(&str, Read)] = &[
     ("facts.mounts", mounts::collect),
     ("facts.network", network::collect),
     ("facts.os", os::collect),
+    ("facts.package_logs", package_logs::collect),
     ("facts.reboot", reboot::collect),
     ("facts.sensors", sensors::collect),
     ("facts.time", time::collect),

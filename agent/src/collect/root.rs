@@ -3,7 +3,7 @@
 //! Paths are given without the leading slash, so that a fixture tree can stand in for `/`.
 //! Every source reads through here.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ impl Root {
     }
 
     /// The place of an absolute or relative path below the root.
-    pub(super) fn path(&self, path: &str) -> PathBuf {
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
         self.0.join(path.trim_start_matches('/'))
     }
 
@@ -49,6 +49,17 @@ impl Root {
 
     /// The file to be read line by line, if it has no more than so many bytes. A FIFO is not waited for.
     pub(super) fn open(&self, path: &str, bytes: u64) -> io::Result<impl io::BufRead> {
+        let (file, found) = self.open_file(path)?;
+        if found.len() > bytes {
+            let reason = format!("has {} bytes, more than {bytes}", found.len());
+            return Err(io::Error::other(reason));
+        }
+        // It may grow meanwhile.
+        Ok(BufReader::new(file.take(bytes)))
+    }
+
+    /// The file and what it is, if it is one at all. A FIFO is not waited for.
+    pub(super) fn open_file(&self, path: &str) -> io::Result<(File, Metadata)> {
         let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
         let mut options = OpenOptions::new();
         let file = options
@@ -59,12 +70,15 @@ impl Root {
         if !found.is_file() {
             return Err(io::Error::other("is no file"));
         }
-        if found.len() > bytes {
-            let reason = format!("has {} bytes, more than {bytes}", found.len());
-            return Err(io::Error::other(reason));
-        }
-        // It may grow meanwhile.
-        Ok(BufReader::new(file.take(bytes)))
+        Ok((file, found))
+    }
+
+    /// What is in the file, as far as its text would be read.
+    pub(super) fn bytes(&self, path: &str) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let (file, _) = self.open_file(path)?;
+        file.take(FILE_BYTES).read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     /// The file's text, with what is no UTF-8 replaced.

@@ -20,16 +20,29 @@ use tokio::time::Instant;
 use crate::collect::{Found, InventorySource};
 use crate::reporter::{STATE_BYTES, STATE_ITEMS};
 use crate::spool::{Spool, SpoolError};
+use crate::watch::{Area, Changes, Watch};
 
 /// A part leaves room for facts in its batch.
 const PART_BYTES: usize = STATE_BYTES / 4 * 3;
 const PART_ITEMS: usize = STATE_ITEMS / 4 * 3;
 /// What is not acknowledged by then is sent again.
 const AGAIN: Duration = Duration::from_secs(30);
+/// A package manager that goes on writing is read when it pauses, or after the longer of these.
+const GATHER: Duration = Duration::from_secs(1);
+const GATHER_MOST: Duration = Duration::from_secs(3);
+/// Where the kernel tells nothing of a change, it is found by looking.
+const LOOK: Duration = Duration::from_secs(600);
 
 /// What is installed, and what there is to install.
 pub(super) struct Inventory {
     source: InventorySource,
+    databases: Changes,
+    update_inputs: Changes,
+    /// Held for its task.
+    _watch: Watch,
+    next: Instant,
+    /// What changed is read by then, however much more changes.
+    latest: Option<Instant>,
     packages: Option<Packages>,
     updates: Option<Digest>,
     sending_packages: Option<Sending<PackagesPart>>,
@@ -56,14 +69,35 @@ struct Sending<P> {
 }
 
 impl Inventory {
-    pub(super) fn new(source: InventorySource) -> Self {
+    pub(super) fn new(source: InventorySource, watch: Watch) -> Self {
         Self {
             source,
+            databases: watch.of(Area::Databases),
+            update_inputs: watch.of(Area::UpdateInputs),
+            _watch: watch,
+            next: Instant::now(),
+            latest: None,
             packages: None,
             updates: None,
             sending_packages: None,
             sending_updates: None,
         }
+    }
+
+    /// Waits for a change of what is read. It may be given up and asked again.
+    pub(super) async fn changed(&mut self) {
+        tokio::select! {
+            () = self.databases.next() => {}
+            () = self.update_inputs.next() => {}
+        }
+        let now = Instant::now();
+        let latest = *self.latest.get_or_insert(now + GATHER_MOST);
+        self.next = latest.min(now + GATHER);
+    }
+
+    /// When to read again.
+    pub(super) fn next(&self) -> Instant {
+        self.next
     }
 
     /// Over both: what the heartbeat says. None until both were read.
@@ -75,6 +109,8 @@ impl Inventory {
 
     /// Reads both; what changed since the last time is to be sent. Answers whether anything is.
     pub(super) async fn read(&mut self, spool: &Spool) -> Result<bool, SpoolError> {
+        self.next = Instant::now() + LOOK;
+        self.latest = None;
         match self.source.packages().await {
             Ok(found) => self.packages_read(found, spool).await?,
             Err(reason) => tracing::warn!(reason, "packages can't be read"),

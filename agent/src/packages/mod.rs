@@ -1,9 +1,10 @@
-//! The formats of package managers' databases. Whoever reads them brings the bytes: `collect/packages.rs` on a host, and the
-//! fuzz targets, which take these files in by their paths.
+//! The formats of package managers' databases and logs. Whoever reads them brings the bytes: `collect/packages.rs` and
+//! `collect/package_logs.rs` on a host, and the fuzz targets, which take these files in by their paths.
 
 pub mod apk;
 pub mod dpkg;
 mod lines;
+pub mod log;
 
 pub use infratrack_shared::wire::packages::{Manager, Package};
 use serde::Serialize;

@@ -14,7 +14,7 @@ use infratrack_shared::wire::heartbeat::SpoolUsage;
 
 use super::backend::{Backend, BackendError, Key, Write};
 use super::lane::{Lane, Slot};
-use super::ledger::{Ledger, Section};
+use super::ledger::Ledger;
 use super::record::{self, Decoded, Stored};
 use super::{Budget, Outgoing};
 use crate::failpoint::reach;
@@ -37,7 +37,7 @@ pub(super) struct Queue {
     /// Heartbeat numbers reserved and not given out.
     heartbeats: Range<u64>,
     /// Beats that could not be kept and have no number yet.
-    shed_beats: u64,
+    pub(super) shed_beats: u64,
 }
 
 /// One step from a ledger to the next.
@@ -173,85 +173,6 @@ impl Queue {
         }
         reach("spool::deleted");
         Ok(())
-    }
-
-    /// Appends in one commit; answers the last number of each.
-    pub(super) fn append(
-        &mut self,
-        batches: &[(Class, Vec<Bytes>)],
-    ) -> Result<Vec<u64>, BackendError> {
-        let appended = self.try_append(batches);
-        if appended.is_err() {
-            let beats = batches.iter().filter(|(class, _)| *class == Class::Beat);
-            self.shed_beats += beats.map(|(_, values)| values.len() as u64).sum::<u64>();
-        }
-        appended
-    }
-
-    fn try_append(&mut self, batches: &[(Class, Vec<Bytes>)]) -> Result<Vec<u64>, BackendError> {
-        let keep_beats = self.make_room()?;
-        let mut ledger = self.ledger.clone();
-        let slot = ledger.current.slot;
-        ledger
-            .current
-            .beat
-            .append_lost(self.shed_beats, LostReason::DiskFull);
-        let (mut puts, mut last) = (Vec::new(), Vec::new());
-        for (class, values) in batches {
-            let lane = ledger.current.lane_mut(*class);
-            if *class == Class::Beat && !keep_beats {
-                lane.append_lost(values.len() as u64, LostReason::Quota);
-                last.push(lane.highest());
-                continue;
-            }
-            for value in values {
-                puts.push((Key::record(slot, *class, lane.next), Some(value.clone())));
-                lane.bytes += value.len() as u64;
-                lane.next += 1;
-            }
-            last.push(lane.highest());
-        }
-        let deletes = self.turn_ring(&mut ledger.current, &puts);
-        let until = if puts.is_empty() {
-            Until::Stored
-        } else {
-            Until::Synced
-        };
-        self.commit(Change {
-            ledger,
-            puts,
-            deletes,
-            until,
-        })?;
-        self.shed_beats = 0;
-        Ok(last)
-    }
-
-    /// Declares the oldest beats above the ring's size lost.
-    fn turn_ring(&mut self, section: &mut Section, puts: &[Write]) -> Vec<Write> {
-        let mut deletes = Vec::new();
-        let mut excess = section.beat.unacked().saturating_sub(RING);
-        let slot = section.slot;
-        let lane = &mut section.beat;
-        for (from, to) in lane.present(lane.acked + 1, lane.highest()) {
-            if excess == 0 {
-                break;
-            }
-            let to = to.min(from + excess - 1);
-            excess -= to - from + 1;
-            lane.lose(from, to, LostReason::RingFull);
-            for seq in from..=to {
-                let key = Key::record(slot, Class::Beat, seq);
-                let pending = puts.iter().find(|(put, _)| *put == key);
-                let bytes = match pending {
-                    Some((_, value)) => value.as_ref().map_or(0, |value| value.len() as u64),
-                    None => self.size_of(&key),
-                };
-                lane.bytes = lane.bytes.saturating_sub(bytes);
-                deletes.push((key, None));
-            }
-        }
-        deletes
     }
 
     /// The oldest unacknowledged records and losses of the oldest stream that has any.

@@ -35,7 +35,9 @@ impl Host {
     }
 
     fn inventory(&self) -> Inventory {
-        Inventory::new(InventorySource::new(Root::new(self.0.path())))
+        let root = Root::new(self.0.path());
+        let watch = Watch::start(&root);
+        Inventory::new(InventorySource::new(root), watch)
     }
 }
 

@@ -44,6 +44,44 @@ async fn a_restart_keeps_everything() {
 }
 
 #[tokio::test]
+async fn records_and_the_value_that_comes_with_them_survive_a_kill_together() {
+    let dir = tempdir().unwrap();
+    let (spool, _) = open(dir.path()).await;
+    for n in 1..=3 {
+        let value = n.to_string().into();
+        let records = numbered([2 * n - 1, 2 * n]);
+        spool.append_with(records, "place", value).await.unwrap();
+    }
+    let copy = tempdir().unwrap();
+    copy_dir(dir.path(), copy.path());
+    let (spool, _) = open(copy.path()).await;
+    assert_eq!(
+        texts(&next_part(&spool).await),
+        ["1", "2", "3", "4", "5", "6"]
+    );
+    assert_eq!(spool.get("place").await.unwrap().unwrap(), "3");
+    // Killed between the commit and its watermark: both are there or neither.
+    let watermark = std::fs::read(copy.path().join("watermark")).unwrap();
+    let records = numbered([7, 8]);
+    spool
+        .append_with(records, "place", "4".into())
+        .await
+        .unwrap();
+    let between = tempdir().unwrap();
+    copy_dir(copy.path(), between.path());
+    std::fs::write(between.path().join("watermark"), watermark).unwrap();
+    let (killed, _) = open(between.path()).await;
+    let place = killed.get("place").await.unwrap().unwrap();
+    let count = next_part(&killed).await.records.len();
+    assert!((count, &place[..]) == (8, b"4") || (count, &place[..]) == (6, b"3"));
+
+    let too_large = vec![0; 70_000].into();
+    let refused = spool.append_with(numbered([9]), "place", too_large).await;
+    assert!(matches!(refused, Err(SpoolError::TooLarge { .. })));
+    assert_eq!(next_part(&spool).await.records.len(), 8);
+}
+
+#[tokio::test]
 async fn a_killed_spool_keeps_what_append_took() {
     let dir = tempdir().unwrap();
     let (spool, _) = open(dir.path()).await;

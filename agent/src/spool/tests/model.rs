@@ -17,6 +17,8 @@ use super::super::{Budget, record};
 use super::{ALL, NOW, boot, cursor, expected, said, texts};
 
 const QUOTA: u64 = u64::MAX;
+/// A value that is set with critical records: how many there were.
+const COUNT: &str = "count";
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -121,7 +123,12 @@ impl World {
             values.push(Bytes::from(record::encode(&said(&text)).unwrap()));
             appended.push(text);
         }
-        self.queue.append(&[(class, values)]).unwrap();
+        if class == Class::Critical {
+            let count = Bytes::from(appended.len().to_string());
+            self.queue.append_with(values, COUNT, count).unwrap();
+        } else {
+            self.queue.append(&[(class, values)]).unwrap();
+        }
     }
 
     fn send(&mut self, budget: Budget, answered: bool) -> bool {
@@ -201,6 +208,9 @@ impl World {
         let ledger = self.medium.power_loss().unwrap();
         let store = Box::new(self.medium.generation(ledger.generation));
         self.queue = Queue::resume(store, ledger, QUOTA).unwrap();
+        let count = self.queue.get(COUNT).unwrap();
+        let appended = self.appended.get(&Class::Critical).map(Vec::len);
+        assert_eq!(count, appended.map(|count| Bytes::from(count.to_string())));
     }
 
     fn settle(mut self) {
