@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 
 use super::documents::{self, Entry, Kind};
 use super::packages::dpkg::Database;
-use super::packages::{self, Inventory, apk};
+use super::packages::{self, Inventory, apk, rpm};
 
 /// What a target is run with: any bytes.
 pub type Target = fn(&[u8]);
@@ -36,6 +36,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("inventory_terraform", inventory_terraform),
     ("packages_apk", packages_apk),
     ("packages_dpkg", packages_dpkg),
+    ("packages_rpm", packages_rpm),
     ("problem", problem),
     ("renew_request", renew_request),
     ("return_request", return_request),
@@ -89,6 +90,11 @@ pub fn packages_dpkg(bytes: &[u8]) {
         database.add(part).expect("memory can be read");
     }
     are_packages(&database.inventory());
+}
+
+/// What rpm says of its database.
+pub fn packages_rpm(bytes: &[u8]) {
+    are_packages(&rpm::parse(bytes).expect("memory can be read"));
 }
 
 fn are_packages(inventory: &Inventory) {
