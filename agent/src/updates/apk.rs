@@ -42,7 +42,10 @@ async fn told(check: &Check<'_>) -> Result<Told, Reason> {
             arch: package.arch.clone(),
             installed: newer.installed,
             candidate: newer.candidate,
-            source: package.source.clone(),
+            source: package
+                .source
+                .clone()
+                .filter(|source| *source != package.name),
             blocked,
             ..PendingUpdate::default()
         })

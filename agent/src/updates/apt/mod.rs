@@ -285,7 +285,8 @@ async fn add_sources(
         let read = entries.add(shown.as_bytes());
         read.map_err(|error| format!("apt-cache: {error}"))?;
         for package in entries.inventory().packages {
-            known.insert((package.name, package.version), package.source);
+            let source = package.source.filter(|source| *source != package.name);
+            known.insert((package.name, package.version), source);
         }
     }
     for found in updates.values_mut() {

@@ -75,6 +75,7 @@ pub(super) fn texts(
 
 fn decode(text: &str) -> String {
     let named = [
+        ("&#10;", " "),
         ("&lt;", "<"),
         ("&gt;", ">"),
         ("&quot;", "\""),
