@@ -152,29 +152,29 @@ impl AptRoot {
         }
     }
 
-    /// The set that `apt list --upgradable` lists: `NAME/SUITE VERSION ARCH [upgradable from: VERSION]`.
-    fn listed(&self) -> BTreeSet<String> {
-        let output = run(self.apt("apt").args(["list", "--upgradable"]), &[]);
-        let text = String::from_utf8(output.stdout).unwrap();
-        let lines = text.lines().filter_map(|line| {
-            let (name, rest) = line.split_once('/')?;
-            let mut words = rest.split(' ').skip(1);
-            let (version, arch) = (words.next()?, words.next()?);
-            // What was built here is another version to apt, and no newer one.
-            if line.ends_with(&format!("from: {version}]")) {
-                return None;
-            }
-            Some(format!("{name} {arch} {version}"))
-        });
-        lines.collect()
-    }
-
     fn said_by_libapt(&self) -> BTreeSet<String> {
         let mut python = self.apt("/usr/bin/python3");
         let output = run(python.args(["-c", ORACLE]), &[]);
         let text = String::from_utf8(output.stdout).unwrap();
         text.lines().map(str::to_owned).collect()
     }
+}
+
+/// The set that `apt list --upgradable` lists: `NAME/SUITE VERSION ARCH [upgradable from: VERSION]`.
+fn listed(apt: &mut Command) -> BTreeSet<String> {
+    let output = run(apt.args(["list", "--upgradable"]), &[]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines = text.lines().filter_map(|line| {
+        let (name, rest) = line.split_once('/')?;
+        let mut words = rest.split(' ').skip(1);
+        let (version, arch) = (words.next()?, words.next()?);
+        // What was built here is another version to apt, and no newer one.
+        if line.ends_with(&format!("from: {version}]")) {
+            return None;
+        }
+        Some(format!("{name} {arch} {version}"))
+    });
+    lines.collect()
 }
 
 /// Entries with what each of them must have.
@@ -243,7 +243,12 @@ pub(crate) fn check(state: &State) -> Answer {
         };
         let subscription = BlockedWhy::Subscription;
         let wanted = without(&[subscription, BlockedWhy::Pinned]);
-        assert_eq!(wanted, root.listed(), "{}: apt list", state.name);
+        assert_eq!(
+            wanted,
+            listed(&mut root.apt("apt")),
+            "{}: apt list",
+            state.name
+        );
         let said = root.said_by_libapt();
         let all: BTreeSet<_> = said
             .iter()
@@ -274,6 +279,26 @@ pub(crate) fn check(state: &State) -> Answer {
         );
     }
     answer
+}
+
+#[test]
+#[ignore = "other programs may install packages here meanwhile: make soak"]
+fn this_machine_is_told_as_apt_tells_it() {
+    let keep = tempfile::tempdir().unwrap();
+    let answer = ask(&Host::here(keep.path()), "apt");
+    let wanted = answer.pending.iter().filter(|update| {
+        let why = update.blocked.as_ref().map(|blocked| blocked.why);
+        why != Some(BlockedWhy::Pinned) && why != Some(BlockedWhy::Subscription)
+    });
+    let wanted = wanted.map(|one| format!("{} {} {}", one.name, one.arch, one.candidate));
+    let listed = listed(Command::new("apt").env("LC_ALL", "C"));
+    // Without lists, apt knows nothing, and says that there is nothing.
+    assert!(
+        answer.check.unknown.is_none() || listed.is_empty(),
+        "{:?}",
+        answer.check
+    );
+    assert_eq!(wanted.collect::<BTreeSet<_>>(), listed);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use infratrack_agent::collect::{Found, Root};
 use infratrack_agent::updates::{self, Answer, Host};
 
-use crate::rpms::RpmRoot;
+use crate::rpms::{RpmRoot, is_possible};
 use crate::state::{State, ask, run, write};
 
 fn options(root: &RpmRoot) -> Vec<OsString> {
@@ -129,18 +129,25 @@ fn transaction(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_state_of_dnf_is_told_as_dnf_tells_it() {
-    State::each("dnf", 13, check);
+    if is_possible() {
+        State::each("dnf", 13, check);
+    }
 }
 
 #[test]
 #[ignore = "dnf takes its time: make soak"]
 fn more_states_of_dnf_are_told_as_dnf_tells_them() {
-    State::each("dnf-more", 4, check);
+    if is_possible() {
+        State::each("dnf-more", 4, check);
+    }
 }
 
 /// What rpm's database has must be what rpm prints, asked in another way.
 #[test]
 fn the_inventory_is_rpms() {
+    if !is_possible() {
+        return;
+    }
     let state = State::all("dnf");
     let state = state.iter().find(|state| state.name == "epochs").unwrap();
     let root = RpmRoot::new(state);

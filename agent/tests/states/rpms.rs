@@ -8,9 +8,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::unistd::Uid;
 use tempfile::TempDir;
 
 use crate::state::{State, run, write};
+
+/// Whether rpm may work in a root; says so where it may not.
+#[expect(clippy::print_stderr, reason = "a test that can't run says so")]
+pub(crate) fn is_possible() -> bool {
+    let is_root = Uid::effective().is_root();
+    if !is_root {
+        eprintln!("not run: only root may have rpm work in a root");
+    }
+    is_root
+}
 
 /// A root in which rpm has installed what the state says.
 pub(crate) struct RpmRoot {

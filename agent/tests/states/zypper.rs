@@ -6,7 +6,7 @@ use std::fmt::Write;
 use infratrack_agent::collect::Root;
 use infratrack_agent::updates::{Answer, Host};
 
-use crate::rpms::RpmRoot;
+use crate::rpms::{RpmRoot, is_possible};
 use crate::state::{State, ask, run, write};
 
 /// Our answer, held against zypper's.
@@ -70,5 +70,7 @@ pub(crate) fn check(state: &State) -> Answer {
 
 #[test]
 fn every_state_of_zypper_is_told_as_zypper_tells_it() {
-    State::each("zypper", 5, check);
+    if is_possible() {
+        State::each("zypper", 5, check);
+    }
 }

@@ -20,6 +20,9 @@ use super::rpm::{Installed, order, refusal};
 use super::tool::{Check, Host, Output};
 use super::{Answer, Reason, Told};
 
+/// The locks of dnf 5.
+const LOCKS: &str = "etc/dnf/versionlock.toml";
+
 /// Which of them it is. What they say differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flavour {
@@ -84,7 +87,11 @@ enum Excludes {
 
 impl Dnf<'_> {
     async fn told(&self) -> Result<Told, Reason> {
-        let (repositories, warnings) = self.repositories().await?;
+        let (repositories, mut warnings) = self.repositories().await?;
+        if self.flavour == Flavour::Dnf5 && self.check.host.root.exists(LOCKS) {
+            // No option makes it look past them.
+            warnings.push(format!("updates that /{LOCKS} holds back are not told"));
+        }
         let installed = Installed::read(self.check).await?;
         let wanted = self.candidates(Excludes::Heeded).await?;
         let sources = self.sources().await?;
@@ -133,18 +140,27 @@ impl Dnf<'_> {
         })
     }
 
-    /// Plugins of others ask servers, and some want rights. Only the one that locks versions is heeded.
+    /// Plugins of others ask servers, and some want rights. Only the one that locks versions is heeded; dnf 5 has that
+    /// built in.
     async fn run(&self, excludes: Excludes, args: &[&str]) -> Result<Output, Reason> {
-        let mut options = vec!["-C", "-q", "--disableplugin=*"];
-        match (self.flavour, excludes) {
-            (Flavour::Dnf5, Excludes::Heeded) => {}
-            (Flavour::Dnf5, Excludes::Ignored) => options.push("--setopt=disable_excludes=*"),
-            (_, Excludes::Heeded) => options.push("--enableplugin=versionlock"),
-            (_, Excludes::Ignored) => options.push("--disableexcludes=all"),
-        }
-        self.check
-            .run(self.program, options.iter().chain(args))
-            .await
+        let options: &[&str] = match (self.flavour, excludes) {
+            (Flavour::Dnf5, Excludes::Heeded) => &["--disable-plugin=*"],
+            (Flavour::Dnf5, Excludes::Ignored) => {
+                &["--disable-plugin=*", "--setopt=disable_excludes=*"]
+            }
+            (Flavour::Dnf4, Excludes::Heeded) => {
+                &["--disableplugin=*", "--enableplugin=versionlock"]
+            }
+            // What is disabled here can't be enabled beside it.
+            (Flavour::Yum3, Excludes::Heeded) => {
+                &["--disableplugin=product-id,rhnplugin,subscription-manager"]
+            }
+            (Flavour::Dnf4 | Flavour::Yum3, Excludes::Ignored) => {
+                &["--disableplugin=*", "--disableexcludes=all"]
+            }
+        };
+        let args = ["-C", "-q"].iter().chain(options).chain(args);
+        self.check.run(self.program, args).await
     }
 
     async fn repositories(&self) -> Result<(Repositories, Vec<String>), Reason> {
@@ -166,7 +182,11 @@ impl Dnf<'_> {
 
     /// What it says itself: only this heeds what a repository weighs. Built from what, is asked for apart.
     async fn candidates(&self, excludes: Excludes) -> Result<Vec<Candidate>, Reason> {
-        let output = self.run(excludes, &["check-update"]).await?;
+        let command = match self.flavour {
+            Flavour::Dnf5 => "check-upgrade",
+            Flavour::Dnf4 | Flavour::Yum3 => "check-update",
+        };
+        let output = self.run(excludes, &[command]).await?;
         // 100: there are some.
         match output.code {
             0 | 100 => Ok(query::columns(&output.text)),
@@ -179,7 +199,7 @@ impl Dnf<'_> {
         if self.flavour == Flavour::Yum3 {
             return Ok(None);
         }
-        let format = format!("--qf={}", query::FORMAT);
+        let format = format!("--queryformat={}", query::FORMAT);
         let args = ["repoquery", "--upgrades", &format];
         let output = self.run(Excludes::Ignored, &args).await?;
         if output.code != 0 {
