@@ -136,9 +136,9 @@ pub(super) fn has_rpm_database(root: &Root) -> bool {
 pub(super) fn has_rpm(root: &Root) -> bool {
     let is_used = || match RPM.answer(root) {
         Ok(Found::Known(inventory)) => !is_tool_only(root, &inventory),
-        _ => !root.exists(STATUS),
+        _ => false,
     };
-    has_rpm_database(root) && is_used()
+    has_rpm_database(root) && (!root.exists(STATUS) || is_used())
 }
 
 /// Where dpkg is the host's, whoever runs rpm leaves a database without packages.

@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod apt;
 #[cfg(test)]
+mod chance;
+#[cfg(test)]
 mod dnf;
 #[cfg(test)]
 mod languages;
