@@ -17,7 +17,7 @@ demo: deps-postgres deps-ui ## Collector with its private Postgres and an agent,
 	$(CARGO) build --release --locked --bin infratrack-collector --bin infratrack-agent
 	target/release/infratrack-collector demo --data-dir .demo $(if $(filter 1,$(SAMPLE)),--sample) $(DEMO_ARGS)
 
-test: deps-postgres deps-ui deps-disk deps-oidc deps-browser deps-aws deps-schemathesis deps-scripts deps-versions ## All tests, with a real Postgres
+test: deps-postgres deps-ui deps-disk deps-oidc deps-browser deps-aws deps-schemathesis deps-scripts deps-versions deps-updates ## All tests, with a real Postgres
 	$(CARGO) build $(TESTED) --bins --quiet
 	$(CARGO) test $(TESTED) --quiet
 

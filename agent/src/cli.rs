@@ -36,7 +36,7 @@ pub enum Command {
     /// The configuration.
     #[command(subcommand)]
     Config(Configuration),
-    /// Ask the package manager that the connection at standard input names for updates.
+    /// Ask the package managers that the connection at standard input names for updates.
     #[command(hide = true)]
     CheckUpdates,
     /// Keep a spool's records in a process of its own.

@@ -5,6 +5,8 @@
 //! said so and why, never guessed and never 0. Called by the agent's run loop and `facts`.
 
 mod accounts;
+mod answers;
+mod apps;
 mod block_devices;
 mod bounded;
 mod cgroup;
@@ -52,7 +54,9 @@ pub use identity::{boot_id, hostname, machine_id, mono_ms};
 pub use inventory::InventorySource;
 pub use package_logs::{LogReader, PackageLogs, Reading};
 pub use packages::{Found, installed_packages};
+pub(crate) use packages::{of_apk as installed_apk, of_dpkg as installed_dpkg};
 pub use root::Root;
+pub use updates::pending_updates;
 
 /// Why a value is not known, in words for whoever looks at the host.
 type Reason = String;

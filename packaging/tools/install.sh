@@ -139,6 +139,13 @@ versions() {
     /usr/bin/python3 -c 'import apt_pkg, rpm' 2>/dev/null || packages dpkg python3-apt python3-rpm
 }
 
+# The package managers whose answers the agent reads, what makes roots for them, and other languages for them to speak.
+updates() {
+    programs apt-get=apt rpmbuild=rpm dnf=dnf createrepo_c=createrepo-c zypper=zypper localedef=libc-bin
+    /usr/bin/python3 -c 'import apt_pkg' 2>/dev/null || packages python3-apt
+    [ -e /usr/share/i18n/locales/de_DE ] || packages locales
+}
+
 # What boots hosts, and makes them fail.
 hosts() {
     programs systemd-nspawn=systemd-container debootstrap=debootstrap ip=iproute2 nft=nftables ssh=openssh-client \
@@ -147,7 +154,7 @@ hosts() {
 
 for wanted in "$@"; do
     case "$wanted" in
-    postgres | disk | peers | lint | browser | repository | hosts | versions) "$wanted" ;;
+    postgres | disk | peers | lint | browser | repository | hosts | versions | updates) "$wanted" ;;
     ansible) python ansible ansible-lint 'ansible-core>=2.16,<2.22' ansible-lint ;;
     # The provider of logins that the tests log in by.
     oidc) node_modules testkit/oidc ;;

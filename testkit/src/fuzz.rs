@@ -24,7 +24,7 @@ use super::packages::dpkg::Database;
 use super::packages::log::merge::read_whole;
 use super::packages::log::parts::split;
 use super::packages::log::source::Source;
-use super::packages::{self, Inventory, apk};
+use super::packages::{self, Inventory, apk, rpm};
 use super::restart::release::{self, Release};
 use super::restart::{self, maps};
 
@@ -45,6 +45,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("packages_log_dnf5", packages_log_dnf5),
     ("packages_log_dpkg", packages_log_dpkg),
     ("packages_log_zypp", packages_log_zypp),
+    ("packages_rpm", packages_rpm),
     ("problem", problem),
     ("renew_request", renew_request),
     ("restart_maps", restart_maps),
@@ -138,6 +139,11 @@ pub fn restart_release(bytes: &[u8]) {
     once.sort();
     once.dedup();
     assert_eq!(once.len(), packages.len(), "a package is named twice");
+}
+
+/// What rpm says of its database.
+pub fn packages_rpm(bytes: &[u8]) {
+    are_packages(&rpm::parse(bytes).expect("memory can be read"));
 }
 
 fn are_packages(inventory: &Inventory) {

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use infratrack_shared::wire::packages::{Database, Manager, UpdatesPart};
+use infratrack_shared::wire::packages::{Database, Group, Manager, UpdatesPart};
 
 use super::bounded::Bounded;
 use super::packages::{Found, installed_packages};
+use super::updates::pending_updates;
 use super::{Reason, Root};
 
 /// A database of ten thousand packages is read in a fraction of it.
@@ -48,9 +49,19 @@ impl InventorySource {
     }
 
     /// What there is to install, or why that is not known.
-    #[expect(clippy::unused_async, reason = "asks another unit")]
     pub async fn updates(&mut self) -> Result<UpdatesPart, Reason> {
-        Ok(UpdatesPart::default())
+        let root = self.root.clone();
+        let asked = move || pending_updates(&root);
+        let told = self.bounded.run("updates", LIMIT, asked).await?;
+        let mut whole = UpdatesPart::default();
+        for (check, packages) in told {
+            let manager = check.manager;
+            whole.checks.push(check);
+            if !packages.is_empty() {
+                whole.pending.push(Group { manager, packages });
+            }
+        }
+        Ok(whole)
     }
 }
 

@@ -1,11 +1,12 @@
 //! The packages that are installed on this host, as its package managers' own databases say: read as they are, without a
-//! lock and without running the package manager. What can't be read is said so and why.
+//! lock and without running the package manager; rpm's alone by the unit that runs rpm. What can't be read is said so and why.
 
 use std::time::SystemTime;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::{Reason, Root};
+use super::answers::{Question, ask};
+use super::{Reason, Root, apps};
 use crate::packages::dpkg::Database;
 use crate::packages::{Inventory, Manager, apk};
 
@@ -17,11 +18,33 @@ const STATUS_D: &str = "var/lib/dpkg/status.d";
 const INFO: &str = "var/lib/dpkg/info";
 /// apk's, and where apk 3 of a merged `/usr` keeps it.
 const INSTALLED: [&str; 2] = ["lib/apk/db/installed", "usr/lib/apk/db/installed"];
+/// Of each of its formats, where it was and where it is on newer hosts.
+const RPM_DATABASES: [&str; 6] = [
+    "usr/lib/sysimage/rpm/Packages",
+    "usr/lib/sysimage/rpm/Packages.db",
+    "usr/lib/sysimage/rpm/rpmdb.sqlite",
+    "var/lib/rpm/Packages",
+    "var/lib/rpm/Packages.db",
+    "var/lib/rpm/rpmdb.sqlite",
+];
+pub(super) const RPM: Question = Question {
+    name: "rpm",
+    inputs: &[
+        "usr/lib/sysimage/rpm/Packages",
+        "usr/lib/sysimage/rpm/Packages.db",
+        "usr/lib/sysimage/rpm/rpmdb.sqlite",
+        "usr/lib/sysimage/rpm/rpmdb.sqlite-wal",
+        "var/lib/rpm/Packages",
+        "var/lib/rpm/Packages.db",
+        "var/lib/rpm/rpmdb.sqlite",
+        "var/lib/rpm/rpmdb.sqlite-wal",
+    ],
+};
 /// Of a database at most; a larger one is not read, and said to be too large.
 const FILE_BYTES: u64 = 128 * 1024 * 1024;
 
 /// A database that is there, with what it has, or why that is not known.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Found {
     Known(Inventory),
@@ -31,7 +54,13 @@ pub enum Found {
 /// Reads every database that the host has.
 pub fn installed_packages(root: &Root) -> Vec<Found> {
     let mut found = Vec::new();
-    for (manager, inventory) in [(Manager::Apk, of_apk(root)), (Manager::Dpkg, of_dpkg(root))] {
+    for (manager, inventory) in [
+        (Manager::Apk, of_apk(root)),
+        (Manager::Dpkg, of_dpkg(root)),
+        (Manager::Flatpak, Ok(apps::of_flatpak(root))),
+        (Manager::Rpm, of_rpm(root)),
+        (Manager::Snap, apps::of_snap(root)),
+    ] {
         match inventory {
             Ok(None) => {}
             Ok(Some(inventory)) => found.push(Found::Known(inventory)),
@@ -41,7 +70,7 @@ pub fn installed_packages(root: &Root) -> Vec<Found> {
     found
 }
 
-fn of_apk(root: &Root) -> Result<Option<Inventory>, Reason> {
+pub(crate) fn of_apk(root: &Root) -> Result<Option<Inventory>, Reason> {
     let Some(path) = INSTALLED.iter().find(|path| root.exists(path)) else {
         return Ok(None);
     };
@@ -50,7 +79,7 @@ fn of_apk(root: &Root) -> Result<Option<Inventory>, Reason> {
     apk::parse(file).map(Some).map_err(said)
 }
 
-fn of_dpkg(root: &Root) -> Result<Option<Inventory>, Reason> {
+pub(crate) fn of_dpkg(root: &Root) -> Result<Option<Inventory>, Reason> {
     let has_status = root.exists(STATUS);
     if !has_status && !root.exists(STATUS_D) {
         return Ok(None);
@@ -81,6 +110,40 @@ fn of_dpkg(root: &Root) -> Result<Option<Inventory>, Reason> {
         package.installed_at_s = installed_at(root, &package.name, &package.arch);
     }
     Ok(Some(inventory))
+}
+
+/// As the unit has answered that runs rpm.
+fn of_rpm(root: &Root) -> Result<Option<Inventory>, Reason> {
+    if !has_rpm_database(root) {
+        return Ok(None);
+    }
+    let asked = ask(root, &[&RPM]);
+    match RPM.answer(root) {
+        Ok(Found::Known(inventory)) if is_tool_only(root, &inventory) => Ok(None),
+        Ok(Found::Known(inventory)) => Ok(Some(inventory)),
+        Ok(Found::Unknown { unknown, .. }) => Err(unknown),
+        // Nobody misses it on a host that is dpkg's.
+        Err(_) if root.exists(STATUS) => Ok(None),
+        Err(reason) => Err(asked.err().unwrap_or(reason)),
+    }
+}
+
+pub(super) fn has_rpm_database(root: &Root) -> bool {
+    RPM_DATABASES.iter().any(|path| root.exists(path))
+}
+
+/// Whether rpm's packages make up this host.
+pub(super) fn has_rpm(root: &Root) -> bool {
+    let is_used = || match RPM.answer(root) {
+        Ok(Found::Known(inventory)) => !is_tool_only(root, &inventory),
+        _ => false,
+    };
+    has_rpm_database(root) && (!root.exists(STATUS) || is_used())
+}
+
+/// Where dpkg is the host's, whoever runs rpm leaves a database without packages.
+fn is_tool_only(root: &Root, inventory: &Inventory) -> bool {
+    inventory.packages.is_empty() && root.exists(STATUS)
 }
 
 /// dpkg writes the list of a package's files anew whenever it unpacks it.

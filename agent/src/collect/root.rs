@@ -43,12 +43,12 @@ impl Root {
         self.0.join(path.trim_start_matches('/'))
     }
 
-    pub(super) fn exists(&self, path: &str) -> bool {
+    pub(crate) fn exists(&self, path: &str) -> bool {
         self.path(path).exists()
     }
 
     /// The file to be read line by line, if it has no more than so many bytes. A FIFO is not waited for.
-    pub(super) fn open(&self, path: &str, bytes: u64) -> io::Result<impl io::BufRead> {
+    pub(crate) fn open(&self, path: &str, bytes: u64) -> io::Result<impl io::BufRead> {
         let (file, found) = self.open_file(path)?;
         if found.len() > bytes {
             let reason = format!("has {} bytes, more than {bytes}", found.len());
@@ -114,7 +114,7 @@ impl Root {
     }
 
     /// The names in a directory, sorted.
-    pub(super) fn names(&self, path: &str) -> Result<Vec<String>, Reason> {
+    pub(crate) fn names(&self, path: &str) -> Result<Vec<String>, Reason> {
         let entries = fs::read_dir(self.path(path)).map_err(|error| format!("/{path}: {error}"))?;
         let mut names: Vec<_> = entries
             .flatten()

@@ -1,122 +1,272 @@
-//! `facts.updates`: what the package manager would upgrade, and which of it for security.
+//! What there is to install, by every package manager of the host: the state `updates`, and its summary `facts.updates`.
 //!
-//! The answer is another unit's (see [`crate::updates`]): asked for when the packages, their lists or their
-//! sources changed after it, and read the next time facts are collected. Until then the one before stands.
+//! The answers are another unit's, see [`super::answers`].
 
-use std::io::Write;
-use std::os::unix::net::UnixStream;
-use std::time::{Duration, SystemTime};
+use infratrack_shared::wire::packages::{Manager, PendingUpdate, UpdateCheck};
+use serde_json::json;
 
+use super::answers::{Question, ask};
 use super::fact::to_value;
+use super::packages::{RPM, has_rpm};
 use super::{Reason, Root};
-use crate::updates::{APT, RESULTS, SOCKET};
+use crate::updates::Answer;
 
-/// What changes the answer. A directory's time is that of its last file that came or went.
-const INPUTS: &[&str] = &[
-    "var/lib/dpkg/status",
-    "var/lib/apt/lists",
-    "var/lib/apt/extended_states",
-    "etc/apt/sources.list",
-    "etc/apt/sources.list.d",
-    "etc/apt/preferences",
-    "etc/apt/preferences.d",
-];
-const APT_GET: &str = "usr/bin/apt-get";
-const LIMIT: Duration = Duration::from_secs(1);
+/// Whom to ask, and what shows that it is of use on this host.
+struct Tool {
+    question: Question,
+    manager: Manager,
+    is_there: fn(&Root) -> bool,
+}
 
-/// The body of `facts.updates`.
-pub(super) fn collect(root: &Root) -> Result<rmpv::Value, Reason> {
-    if !root.exists(APT_GET) {
-        return Err("no apt here, and no other package manager is asked yet".to_owned());
+const APT: Tool = Tool {
+    question: Question {
+        name: "apt",
+        inputs: &[
+            "var/lib/dpkg/status",
+            "var/lib/dpkg/updates",
+            "var/lib/apt/lists",
+            // Comes and goes with every run that brings lists, also where all are as they were.
+            "var/lib/apt/lists/partial",
+            "var/lib/apt/periodic/update-success-stamp",
+            "var/lib/apt/extended_states",
+            "var/lib/ubuntu-advantage/apt-esm/var/lib/apt/lists",
+            "etc/apt/apt.conf",
+            "etc/apt/apt.conf.d",
+            "etc/apt/sources.list",
+            "etc/apt/sources.list.d",
+            "etc/apt/preferences",
+            "etc/apt/preferences.d",
+        ],
+    },
+    manager: Manager::Dpkg,
+    is_there: |root| root.exists("usr/bin/apt-get") && root.exists("var/lib/dpkg/status"),
+};
+
+const DNF: Tool = Tool {
+    question: Question {
+        name: "dnf",
+        inputs: &[
+            "var/lib/rpm/rpmdb.sqlite",
+            "var/lib/rpm/rpmdb.sqlite-wal",
+            "var/lib/rpm/Packages",
+            "var/lib/rpm/Packages.db",
+            "usr/lib/sysimage/rpm/rpmdb.sqlite",
+            "usr/lib/sysimage/rpm/rpmdb.sqlite-wal",
+            "var/cache/dnf",
+            "var/cache/dnf/*/repodata/repomd.xml",
+            "var/cache/libdnf5",
+            "var/cache/libdnf5/*/repodata/repomd.xml",
+            "var/cache/yum",
+            "etc/yum.conf",
+            "etc/yum.repos.d",
+            "etc/dnf",
+            "etc/dnf/dnf.conf",
+            "etc/dnf/modules.d",
+            "etc/dnf/plugins",
+            "etc/dnf/plugins/versionlock.list",
+            "etc/dnf/versionlock.toml",
+        ],
+    },
+    manager: Manager::Rpm,
+    is_there: |root| {
+        let programs = ["usr/bin/dnf", "usr/bin/dnf5", "usr/bin/yum"];
+        programs.iter().any(|program| root.exists(program)) && has_rpm(root)
+    },
+};
+
+const ZYPPER: Tool = Tool {
+    question: Question {
+        name: "zypper",
+        inputs: &[
+            "var/lib/rpm/Packages",
+            "var/lib/rpm/Packages.db",
+            "var/lib/rpm/rpmdb.sqlite",
+            "usr/lib/sysimage/rpm/Packages.db",
+            "usr/lib/sysimage/rpm/rpmdb.sqlite",
+            "usr/lib/sysimage/rpm/rpmdb.sqlite-wal",
+            "var/cache/zypp/raw",
+            "var/cache/zypp/raw/*/repodata/repomd.xml",
+            "var/cache/zypp/solv/*/solv",
+            "etc/zypp/locks",
+            "etc/zypp/repos.d",
+            "etc/zypp/zypp.conf",
+        ],
+    },
+    manager: Manager::Rpm,
+    is_there: |root| root.exists("usr/bin/zypper") && has_rpm(root),
+};
+
+const APK: Tool = Tool {
+    question: Question {
+        name: "apk",
+        inputs: &[
+            "lib/apk/db/installed",
+            "usr/lib/apk/db/installed",
+            "var/cache/apk",
+            "etc/apk/cache",
+            "etc/apk/repositories",
+            "etc/apk/world",
+        ],
+    },
+    manager: Manager::Apk,
+    is_there: |root| {
+        let databases = ["lib/apk/db/installed", "usr/lib/apk/db/installed"];
+        databases.iter().any(|path| root.exists(path))
+    },
+};
+
+const SNAP: Tool = Tool {
+    question: Question {
+        name: "snap",
+        inputs: &[],
+    },
+    manager: Manager::Snap,
+    is_there: |root| root.exists("var/lib/snapd/snaps") && root.exists("usr/bin/snap"),
+};
+
+const FLATPAK: Tool = Tool {
+    question: Question {
+        name: "flatpak",
+        inputs: &[],
+    },
+    manager: Manager::Flatpak,
+    is_there: |root| root.exists("var/lib/flatpak/app") && root.exists("usr/bin/flatpak"),
+};
+
+/// In the order in which one of them stands for the host.
+const TOOLS: [&Tool; 6] = [&APT, &DNF, &ZYPPER, &APK, &SNAP, &FLATPAK];
+
+/// What each package manager of the host would install, or why that is not known; asked for anew where something changed.
+pub fn pending_updates(root: &Root) -> Vec<(UpdateCheck, Vec<PendingUpdate>)> {
+    let there = TOOLS.iter().filter(|tool| (tool.is_there)(root));
+    let there: Vec<_> = there.collect();
+    let mut questions: Vec<_> = there.iter().map(|tool| &tool.question).collect();
+    if super::packages::has_rpm_database(root) {
+        questions.insert(0, &RPM);
     }
-    let result = format!("{RESULTS}/{APT}.json");
-    let changed = |path: &str| root.path(path).metadata().ok()?.modified().ok();
-    let answered = changed(&result);
-    let newest = INPUTS.iter().filter_map(|input| changed(input)).max();
-    if is_stale(answered, newest) {
-        let asked = ask(root);
-        if answered.is_none() {
-            asked?;
-            return Err("asked for, and not answered yet".to_owned());
+    let asked = ask(root, &questions);
+    let told = there.iter().map(|tool| {
+        let answer = tool.question.answer::<Answer>(root).map_err(|reason| {
+            // Why it could not be asked is what to see to.
+            asked.clone().err().unwrap_or(reason)
+        });
+        match answer {
+            Ok(Answer { check, pending }) => (check, pending),
+            Err(unknown) => {
+                let check = UpdateCheck {
+                    manager: tool.manager,
+                    tool: tool.question.name.to_owned(),
+                    unknown: Some(unknown),
+                    ..UpdateCheck::default()
+                };
+                (check, Vec::new())
+            }
         }
+    });
+    told.collect()
+}
+
+/// The body of `facts.updates`: of the first of them, how many there are.
+pub(super) fn collect(root: &Root) -> Result<rmpv::Value, Reason> {
+    let told = pending_updates(root).into_iter().next();
+    let (check, pending) = told.ok_or("no package manager is here that is asked")?;
+    if let Some(unknown) = check.unknown {
+        return to_value(&json!({"manager": check.tool, "unknown": unknown}));
     }
-    let answer: serde_json::Value = serde_json::from_str(&root.text(&result)?)
-        .map_err(|error| format!("/{result}: {error}"))?;
-    to_value(&answer)
-}
-
-fn is_stale(answered: Option<SystemTime>, newest: Option<SystemTime>) -> bool {
-    answered.is_none_or(|answered| newest.is_some_and(|newest| newest >= answered))
-}
-
-fn ask(root: &Root) -> Result<(), Reason> {
-    let said = |error: std::io::Error| {
-        format!("/{SOCKET}: {error}; does systemctl status infratrack-updates.socket say why?")
-    };
-    let mut stream = UnixStream::connect(root.path(SOCKET)).map_err(said)?;
-    stream.set_write_timeout(Some(LIMIT)).map_err(said)?;
-    stream.write_all(APT.as_bytes()).map_err(said)
+    let open = pending.iter().filter(|update| update.blocked.is_none());
+    let security = open.clone().filter(|update| update.security == Some(true));
+    to_value(&json!({
+        "manager": check.tool,
+        "lists_at_s": check.metadata_at_s,
+        "pending": open.clone().count(),
+        "security": security.count(),
+        "blocked": pending.len() - open.count(),
+    }))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::io::Read;
-    use std::os::unix::net::UnixListener;
-
     use super::*;
     use crate::collect::fixture;
 
+    const ANSWER: &str = r#"{"check": {"manager": "dpkg", "tool": "apt", "metadata_at_s": 7}, "pending": [
+        {"name": "a", "arch": "all", "installed": "1", "candidate": "2", "security": true},
+        {"name": "b", "arch": "all", "installed": "1", "candidate": "2", "blocked": {"why": "held"}}]}"#;
+
     #[test]
-    fn the_unit_is_asked_once_its_answer_stands_until_packages_change() {
-        let (keep, root) = fixture::host(&[
+    fn the_fact_is_a_summary_of_what_would_be_installed() {
+        let (_keep, root) = fixture::host(&[
             ("usr/bin/apt-get", ""),
             ("var/lib/dpkg/status", ""),
-            ("run/infratrack-updates/other", ""),
+            ("run/infratrack-updates/apt.json", ANSWER),
         ]);
-        let told = || collect(&root).map(|body| fixture::json(&body));
-        let without = told().unwrap_err();
-        assert!(
-            without.starts_with("/run/infratrack-updates.sock: "),
-            "{without}"
-        );
-        let unit = UnixListener::bind(keep.path().join(SOCKET)).unwrap();
-        unit.set_nonblocking(true).unwrap();
-        let asked = || {
-            let mut name = String::new();
-            unit.accept().ok()?.0.read_to_string(&mut name).ok()?;
-            Some(name)
+        let fact = fixture::json(&collect(&root).unwrap());
+        let expected =
+            json!({"manager": "apt", "lists_at_s": 7, "pending": 1, "security": 1, "blocked": 1});
+        assert_eq!(fact, expected);
+        let [(check, pending)] = &pending_updates(&root)[..] else {
+            panic!("one is there");
         };
-        assert_eq!(told().unwrap_err(), "asked for, and not answered yet");
-        assert_eq!(asked().as_deref(), Some("apt"));
-
-        let result = keep.path().join("run/infratrack-updates/apt.json");
-        fs::write(&result, r#"{"manager":"apt","pending":0}"#).unwrap();
-        let later = SystemTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000);
-        let file = fs::File::options().write(true).open(&result).unwrap();
-        file.set_modified(later).unwrap();
-        assert_eq!(told().unwrap()["pending"], 0);
-        assert_eq!(asked(), None, "nothing changed since");
-
-        let status = fs::File::options()
-            .write(true)
-            .open(keep.path().join("var/lib/dpkg/status"))
-            .unwrap();
-        status.set_modified(later + Duration::from_secs(1)).unwrap();
-        assert_eq!(told().unwrap()["pending"], 0, "the answer before stands");
-        assert_eq!(asked().as_deref(), Some("apt"));
+        assert_eq!((check.tool.as_str(), pending.len()), ("apt", 2));
     }
 
     #[test]
-    fn an_answer_that_is_none_is_a_reason() {
+    fn every_package_manager_says_itself_why_nothing_is_known() {
         let (_keep, root) = fixture::host(&[
             ("usr/bin/apt-get", ""),
-            ("run/infratrack-updates/apt.json", "{"),
+            ("var/lib/dpkg/status", ""),
+            ("usr/bin/flatpak", ""),
+            ("var/lib/flatpak/app/none", ""),
+            (
+                "run/infratrack-updates/apt.json",
+                r#"{"check": {"manager": "dpkg", "tool": "apt", "unknown": "broken"}, "pending": []}"#,
+            ),
         ]);
-        let reason = collect(&root).unwrap_err();
+        let told = pending_updates(&root);
+        let told: Vec<_> = told
+            .iter()
+            .map(|(check, _)| (check.tool.as_str(), check.unknown.as_deref().unwrap_or("")))
+            .collect();
+        let [apt, (flatpak, reason)] = told.as_slice() else {
+            panic!("{told:?}");
+        };
+        assert_eq!((*apt, *flatpak), (("apt", "broken"), "flatpak"));
         assert!(
-            reason.starts_with("/run/infratrack-updates/apt.json: "),
+            reason.starts_with("/run/infratrack-updates.sock: "),
             "{reason}"
+        );
+        let fact = fixture::json(&collect(&root).unwrap());
+        assert_eq!(fact, json!({"manager": "apt", "unknown": "broken"}));
+    }
+
+    #[test]
+    fn dnf_on_a_host_of_dpkg_is_only_a_tool() {
+        let rpm = |packages: &str| {
+            format!(r#"{{"manager": "rpm", "packages": [{packages}], "skipped": 0}}"#)
+        };
+        for (packages, tools) in [
+            ("", vec!["apt"]),
+            (
+                r#"{"name": "a", "version": "1-1", "arch": "noarch"}"#,
+                vec!["apt", "dnf"],
+            ),
+        ] {
+            let (_keep, root) = fixture::host(&[
+                ("usr/bin/apt-get", ""),
+                ("usr/bin/dnf", ""),
+                ("var/lib/dpkg/status", ""),
+                ("var/lib/rpm/rpmdb.sqlite", ""),
+                ("run/infratrack-updates/rpm.json", &rpm(packages)),
+            ]);
+            let told = pending_updates(&root);
+            let told: Vec<_> = told.iter().map(|(check, _)| check.tool.as_str()).collect();
+            assert_eq!(told, tools);
+        }
+        let (_keep, root) = fixture::host(&[]);
+        assert!(
+            collect(&root)
+                .unwrap_err()
+                .starts_with("no package manager")
         );
     }
 }

@@ -3,11 +3,14 @@
 
 pub mod apk;
 pub mod dpkg;
+pub mod flatpak;
 mod lines;
 pub mod log;
+pub mod rpm;
+pub mod snap;
 
 pub use infratrack_shared::wire::packages::{Manager, Package};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Packages of one database at most: a damaged or hostile one does not take the memory of the host.
 pub const MOST: usize = 50_000;
@@ -15,7 +18,7 @@ pub const MOST: usize = 50_000;
 pub const FIELD_BYTES: usize = 1024;
 
 /// What one database has.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {
     pub manager: Manager,
     /// Sorted by name, version and architecture, each once.
@@ -25,7 +28,8 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    fn new(manager: Manager, mut packages: Vec<Package>, skipped: usize) -> Self {
+    /// Of packages in any order.
+    pub fn new(manager: Manager, mut packages: Vec<Package>, skipped: usize) -> Self {
         packages.sort_unstable();
         packages.dedup();
         Self {

@@ -88,14 +88,20 @@ fn pending_update(control: &Control<'_>, host: &str, id: &str) -> anyhow::Result
     let path = format!("/api/v1/hosts/{id}/commands");
     control.api("POST", &path, r#"{"action": "refresh_facts"}"#)?;
     let fact = format!(
-        "select coalesce(body->>'pending', body::text) || ' ' || coalesce(body->'packages'->0->>'candidate', '')
+        "select coalesce(body->>'pending', body::text)
          from facts where host_id = '{id}' and key = 'facts.updates'"
     );
     eventually(Duration::from_secs(60), || {
         let told = control.query(&fact)?;
-        ensure!(told == "1 0.1.1-1", "the updates that are told: {told}");
+        ensure!(told == "1", "the updates that are told: {told}");
         Ok(())
-    })
+    })?;
+    let told = control.rig.exec(host, &["cat", answer])?;
+    ensure!(
+        told.contains(r#""candidate":"0.1.1-1""#),
+        "the answer: {told}"
+    );
+    Ok(())
 }
 
 /// After the removal of the fleet no file of it is left, and the last word of each host is that its agent was stopped.
