@@ -305,7 +305,7 @@ async fn simulate(check: &Check<'_>, upgrade: &[&str]) -> Result<Simulation, Rea
         "--quiet",
         "--option=Debug::NoLocking=true",
         "--option=APT::Get::Show-User-Simulation-Note=false",
-        // It can't tell without rights, and then says that this is one, where all hosts get all updates.
+        // The unit has mounts of its own, which looks like a chroot; and in one, no update waits for its phase.
         "--option=Dir::Bin::ischroot=/bin/false",
     ];
     let output = check.run("apt-get", options.iter().chain(upgrade)).await?;
