@@ -8,7 +8,7 @@ TOOLS := packaging/tools
 # Programs and tests are built of the same dependencies, once.
 TESTED := --workspace --locked --features infratrack-testkit/test-util
 
-.PHONY: help demo test lint fmt bench bench-ingest bench-api bench-ui bench-agent soak agent packages repository e2e e2e-full pictures sqlx
+.PHONY: help demo test lint fmt bench bench-ingest bench-api bench-ui bench-packages bench-agent soak agent packages repository e2e e2e-full pictures sqlx
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -34,7 +34,7 @@ lint: deps-lint ## Formatting, lints, licences, SQL cache
 fmt: ## Format everything
 	$(CARGO) fmt --all
 
-bench: bench-ingest bench-api bench-ui bench-agent ## Measure a release build: docs/benchmarks.md
+bench: bench-ingest bench-api bench-ui bench-packages bench-agent ## Measure a release build: docs/benchmarks.md
 
 bench-ingest: deps-postgres deps-ui ## Measure the collector, beside what this machine can do
 	$(CARGO) build --release --locked --bin infratrack-collector --bin infratrack-bench
@@ -47,6 +47,10 @@ bench-api: deps-postgres deps-ui ## Measure the API over 10,000 and 50,000 hosts
 bench-ui: deps-postgres deps-ui deps-browser ## Measure the pages over 10,000 hosts, and what 200 clients of the live stream cost
 	$(CARGO) build --release --locked --bin infratrack-collector --bin infratrack-bench
 	target/release/infratrack-bench ui --document docs/benchmarks.md $(BENCH_ARGS)
+
+bench-packages: deps-postgres deps-ui ## Measure 10,000 inventories of 1,000 packages, and questions about them
+	$(CARGO) build --release --locked --bin infratrack-collector --bin infratrack-bench
+	target/release/infratrack-bench packages --document docs/benchmarks.md $(BENCH_ARGS)
 
 bench-agent: deps-postgres deps-ui deps-peers agent ## Measure the agent on its host, beside node_exporter, zabbix_agentd, facter and ansible
 	$(CARGO) build --release --locked --bin infratrack-collector --bin infratrack-spool-workload --bin infratrack-bench-agent

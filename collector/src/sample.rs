@@ -10,6 +10,7 @@ mod facts;
 mod load;
 pub(crate) mod member;
 mod past;
+mod software;
 
 use std::time::Duration as Wait;
 
@@ -21,16 +22,17 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::audit::{self, Actor, Change};
+use crate::config::Patches;
 use crate::store::hosts::Cutoffs;
 use crate::store::{locks, sample_hosts};
-use member::{Member, Trouble};
+use member::{Member, Presence, Trouble};
 
 pub(crate) use load::{beat as beat_once, last_seen_at};
 
 /// The tag that each of them has; what removes them is another mark.
 pub const TAG: &str = "sample";
 /// The jobs that write rows of hosts by themselves; none of them runs meanwhile.
-const JOBS: [&str; 3] = ["liveness", "rollup", "sample"];
+const JOBS: [&str; 4] = ["liveness", "patch_due", "rollup", "sample"];
 /// A job ends within this.
 const PATIENCE: Wait = Wait::from_secs(60);
 /// Hosts whose rows are deleted in one statement.
@@ -82,6 +84,8 @@ pub enum SampleError {
     Taken(String),
     #[error("a job of a collector did not make room within {PATIENCE:?}; nothing was changed")]
     Busy,
+    #[error("what is installed on them: {0:#}")]
+    Software(anyhow::Error),
     #[error("the database: {0}")]
     Database(#[from] sqlx::Error),
 }
@@ -105,6 +109,13 @@ pub async fn load(
         return Err(SampleError::RealHosts { count, name });
     }
     load::fleet(&mut transaction, fleet, cutoffs).await?;
+    let policy = Patches::default();
+    for member in (0..fleet.hosts).map(Member) {
+        if !member.is_manual() && member.presence() != Presence::Never {
+            let stored = software::store(&mut transaction, &policy, member, cutoffs.now).await;
+            stored.map_err(SampleError::Software)?;
+        }
+    }
     let change = Change::new("sample.load", "fleet", "sample").after(json!({"hosts": fleet.hosts}));
     audit::record(&mut transaction, actor, change, cutoffs.now).await?;
     transaction.commit().await?;

@@ -13,6 +13,7 @@ pub mod ingest;
 pub mod loader;
 pub mod machine;
 pub mod members;
+pub mod packages;
 pub mod report;
 pub mod rounds;
 pub mod sender;

@@ -76,15 +76,12 @@ impl Lane {
         let options = PgPool::connect_options(pool);
         let own = store::pool::options(u32::try_from(WORKERS).unwrap_or(1))
             .connect_lazy_with((*options).clone());
-        let dictionary = Arc::new(Dictionary::default());
-        let rules: Arc<[Rule]> = patches::rules(policy).into();
+        let keeper = Keeper::new(clock, policy);
         let queues = (0..WORKERS).map(|_| {
             let (sender, receiver) = mpsc::channel(QUEUE);
             let worker = Worker {
                 pool: own.clone(),
-                clock: clock.clone(),
-                dictionary: Arc::clone(&dictionary),
-                rules: Arc::clone(&rules),
+                keeper: keeper.clone(),
             };
             tokio::spawn(worker.run(receiver));
             sender
@@ -125,12 +122,68 @@ enum Taken {
     Busy,
 }
 
-struct Worker {
-    pool: PgPool,
+/// Stores versions.
+#[derive(Clone)]
+pub struct Keeper {
     clock: Clock,
     dictionary: Arc<Dictionary>,
     /// By when updates are due.
     rules: Arc<[Rule]>,
+}
+
+impl Keeper {
+    /// One with a dictionary of its own.
+    pub fn new(clock: &Clock, policy: &Patches) -> Self {
+        Self {
+            clock: clock.clone(),
+            dictionary: Arc::default(),
+            rules: patches::rules(policy).into(),
+        }
+    }
+
+    /// Stores the first version of a host's state, whole and in one part, in the caller's transaction.
+    pub async fn store_first(
+        &self,
+        connection: &mut PgConnection,
+        host: HostId,
+        key: &str,
+        body: Value,
+    ) -> anyhow::Result<()> {
+        let incoming = Incoming {
+            version: Version {
+                host,
+                key,
+                stream_ordinal: 0,
+                version: 1,
+                hash: Digest::of(&codec::encode(&body)?),
+            },
+            base: None,
+        };
+        match self.apply(connection, &incoming, &[body]).await? {
+            Taken::Stored => Ok(()),
+            Taken::WantWhole | Taken::Invalid(_) | Taken::Busy => {
+                anyhow::bail!("{key} of {host} is not stored")
+            }
+        }
+    }
+
+    async fn apply(
+        &self,
+        connection: &mut PgConnection,
+        incoming: &Incoming<'_>,
+        bodies: &[Value],
+    ) -> anyhow::Result<Taken> {
+        if incoming.version.key == PACKAGES {
+            packages::apply(self, connection, incoming, bodies).await
+        } else {
+            updates::apply(self, connection, incoming, bodies).await
+        }
+    }
+}
+
+struct Worker {
+    pool: PgPool,
+    keeper: Keeper,
 }
 
 impl Worker {
@@ -173,13 +226,13 @@ impl Worker {
                 }
             }
         }
-        ack.server_time = self.clock.unix_millis();
+        ack.server_time = self.keeper.clock.unix_millis();
         ack
     }
 
     async fn take(&self, from: &Parts, part: &StatePart) -> anyhow::Result<Taken> {
         let mut connection = self.pool.acquire().await?;
-        let now = self.clock.now();
+        let now = self.keeper.clock.now();
         let stream = (from.host, from.stream, from.instance);
         let found = agent_streams::find(&mut connection, from.host, from.stream).await?;
         let row = match found {
@@ -206,11 +259,7 @@ impl Worker {
             Ok(bodies) => bodies,
             Err(taken) => return Ok(taken),
         };
-        if part.key == PACKAGES {
-            packages::apply(self, &mut connection, &incoming, &bodies).await
-        } else {
-            updates::apply(self, &mut connection, &incoming, &bodies).await
-        }
+        self.keeper.apply(&mut connection, &incoming, &bodies).await
     }
 
     /// What needs no body: it is stored already, or changes what is not.
@@ -222,7 +271,7 @@ impl Worker {
         let mut transaction = connection.begin().await?;
         let Version { host, key, .. } = incoming.version;
         let stored = states::lock(&mut transaction, host, key).await?;
-        let now = self.clock.now();
+        let now = self.keeper.clock.now();
         let taken = match incoming.against(stored.as_ref()) {
             Against::Older => Some(Taken::Stored),
             Against::OtherBase => Some(Taken::WantWhole),
@@ -253,7 +302,14 @@ impl Worker {
         let number = i32::try_from(part.part)?;
         let version = &incoming.version;
         states::delete_parts(&mut transaction, version, false).await?;
-        states::insert_part(&mut transaction, version, number, &body, self.clock.now()).await?;
+        states::insert_part(
+            &mut transaction,
+            version,
+            number,
+            &body,
+            self.keeper.clock.now(),
+        )
+        .await?;
         let count = states::count_parts(&mut transaction, version).await?;
         if count < i64::from(part.parts) {
             transaction.commit().await?;

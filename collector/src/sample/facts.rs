@@ -6,6 +6,7 @@ use infratrack_shared::digest::Digest;
 use serde_json::{Map, Value, json};
 
 use super::member::{Member, Role, Trouble};
+use super::software;
 use crate::store::facts::Fact;
 
 /// The facts of a host, by key. Of `version` 1, before its last upgrade; of 2, as it is.
@@ -183,22 +184,8 @@ fn listening(member: Member) -> Value {
     })
 }
 
-/// What apt would upgrade.
+/// What apt would upgrade, in short.
 fn updates(member: Member) -> Value {
-    let all = [
-        ("openssl", "3.0.15-1~deb12u1", "3.0.16-1~deb12u1", true),
-        ("libssl3", "3.0.15-1~deb12u1", "3.0.16-1~deb12u1", true),
-        ("curl", "7.88.1-10+deb12u8", "7.88.1-10+deb12u12", false),
-        ("tzdata", "2024b-0+deb12u1", "2025a-0+deb12u1", false),
-    ];
-    let pending = usize::try_from(member.roll("updates", 5)).unwrap_or_default();
-    let packages: Vec<_> = all.iter().take(pending).collect();
-    let security = packages.iter().filter(|(.., security)| *security).count();
-    let packages: Vec<_> = packages
-        .iter()
-        .map(|(name, installed, candidate, security)| {
-            json!({"name": name, "installed": installed, "candidate": candidate, "security": security})
-        })
-        .collect();
-    json!({"manager": "apt", "pending": pending, "security": security, "packages": packages})
+    let (pending, security) = software::counts(member);
+    json!({"manager": "apt", "pending": pending, "security": security, "blocked": 0})
 }

@@ -1,5 +1,6 @@
 //! How many security updates are open in the fleet, by the day, and how long those took that were installed.
 
+use serde::Serializer;
 use sqlx::PgConnection;
 use time::{Date, OffsetDateTime};
 use utoipa::ToSchema;
@@ -8,6 +9,7 @@ use utoipa::ToSchema;
 #[derive(Clone, Debug, serde::Serialize, ToSchema)]
 #[schema(as = ExposureDay)]
 pub struct DayRow {
+    #[serde(serialize_with = "as_text")]
     #[schema(value_type = String, format = Date)]
     pub day: Date,
     /// Hosts at work.
@@ -22,7 +24,13 @@ pub struct DayRow {
     pub overdue_hosts: i64,
 }
 
-/// How it stands now, written down for the day.
+/// RFC 3339's `full-date`.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn as_text<S: Serializer>(day: &Date, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(day)
+}
+
+/// How it stands now, written down for the day, where there are hosts.
 pub async fn upsert_day(connection: &mut PgConnection, now: OffsetDateTime) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "insert into exposure (day, hosts, unknown_hosts, exposed_hosts, security_count, overdue_hosts)
@@ -32,6 +40,7 @@ pub async fn upsert_day(connection: &mut PgConnection, now: OffsetDateTime) -> s
              count(*) filter (where p.due_at < $1)
          from hosts h left join host_patches p using (host_id)
          where h.retired_at is null and h.conflict_of is null and h.deleted_at is null
+         having count(*) > 0
          on conflict (day) do update
          set hosts = excluded.hosts, unknown_hosts = excluded.unknown_hosts, exposed_hosts = excluded.exposed_hosts,
              security_count = excluded.security_count, overdue_hosts = excluded.overdue_hosts",

@@ -215,6 +215,28 @@ fn after_all(prefix: &str) -> Option<String> {
     Some(format!("{}{next}", &prefix[..last_at]))
 }
 
+/// Names of packages that any host has, with how many versions, by name: those that begin so, where a version does.
+pub async fn list_names(
+    connection: &mut PgConnection,
+    prefix: &str,
+    version: &str,
+    limit: i64,
+) -> sqlx::Result<Vec<(String, i64)>> {
+    let mut sql = QueryBuilder::new(
+        "select p.name, count(distinct p.version) from packages p
+         where exists (select from host_packages o where o.package_id = p.package_id) and starts_with(p.version, ",
+    );
+    sql.push_bind(version.to_owned()).push(")");
+    let which = Which {
+        prefix: Some(prefix.to_owned()),
+        ..Which::default()
+    };
+    push(&mut sql, &which);
+    sql.push(" group by p.name order by p.name limit ")
+        .push_bind(limit);
+    sql.build_query_as().fetch_all(connection).await
+}
+
 /// Packages of a host, by name, from after the place on; those with `text` in name or source.
 pub async fn list_of_host(
     connection: &mut PgConnection,

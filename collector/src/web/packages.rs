@@ -20,6 +20,7 @@ use crate::api::page::{Page, PageQuery};
 use crate::api::problem::Problem;
 use crate::api::updates::{self, HostUpdates};
 use crate::app::App;
+use crate::store::facts;
 use crate::store::package_search::PackageRow;
 use crate::web;
 use crate::web::frame::Frame;
@@ -173,6 +174,7 @@ struct HostUpdatesPage {
     host: Host,
     cursor: String,
     updates: HostUpdates,
+    reboot: Option<Reboot>,
 }
 
 impl HostUpdatesPage {
@@ -217,13 +219,74 @@ pub async fn updates_of_host(
         cursor: some(&asked.cursor),
         limit: Some(200),
     };
+    let reboot = {
+        let mut connection = app.pool.acquire().await?;
+        facts::find(&mut connection, HostId(id), "facts.reboot").await?
+    };
     let page = HostUpdatesPage {
         frame,
         host,
         cursor: asked.cursor,
         updates: updates::on_host(&app, HostId(id), query).await?,
+        reboot: reboot.map(|fact| Reboot::of(&fact.body)),
     };
     Ok(web::page(&page.frame, &page))
+}
+
+/// What `facts.reboot` says, for people. docs/reboot.md has its fields.
+#[derive(Debug)]
+struct Reboot {
+    /// Whether it is required, in a word, and the class of a badge that says so.
+    verdict: (&'static str, &'static str),
+    why_unknown: Option<String>,
+    /// What asks for it.
+    reasons: Vec<String>,
+    hints: Vec<String>,
+    /// Services to restart, each with why.
+    services: Vec<String>,
+    services_unknown: Option<String>,
+    /// What was looked at, and what it said.
+    checked: Vec<String>,
+}
+
+impl Reboot {
+    fn of(body: &Value) -> Self {
+        let text = |field: &str| Some(line(body.get(field)?.as_str()?, 300));
+        let list = |field: &str, of: fn(&Value) -> Option<String>| -> Vec<String> {
+            let all = body.get(field).and_then(Value::as_array);
+            all.into_iter().flatten().filter_map(of).collect()
+        };
+        let detail: fn(&Value) -> Option<String> = |one| {
+            let detail = one.get("detail")?.as_str()?;
+            let packages = one.get("packages").and_then(Value::as_array);
+            let packages = packages.into_iter().flatten().filter_map(Value::as_str);
+            let packages: Vec<_> = packages.take(20).collect();
+            Some(if packages.is_empty() {
+                line(detail, 300)
+            } else {
+                line(&format!("{detail}: {}", packages.join(", ")), 300)
+            })
+        };
+        Self {
+            verdict: match body.get("required").and_then(Value::as_bool) {
+                Some(true) => ("required", "degraded"),
+                Some(false) => ("not required", "healthy"),
+                None => ("unknown", "unknown"),
+            },
+            why_unknown: text("unknown"),
+            reasons: list("reasons", detail),
+            hints: list("hints", detail),
+            services: list("services", |one| {
+                let name = one.get("unit").or_else(|| one.get("process"))?.as_str()?;
+                Some(line(&format!("{name}: {}", one.get("why")?.as_str()?), 300))
+            }),
+            services_unknown: text("services_unknown"),
+            checked: list("checked", |one| {
+                let (what, result) = (one.get("what")?.as_str()?, one.get("result")?.as_str()?);
+                Some(line(&format!("{}: {result}", what.replace('_', " ")), 300))
+            }),
+        }
+    }
 }
 
 /// The reasons that are among what was read or asked, each with what it was.

@@ -1,4 +1,4 @@
-//! Search over hosts, pages and actions: a page, of which `static/palette.js` takes the list. A further kind of thing
+//! Search over hosts, packages, pages and actions: a page, of which `static/palette.js` takes the list. A further kind of thing
 //! is one more group here.
 
 use std::sync::Arc;
@@ -13,11 +13,15 @@ use crate::api::hosts::query::HostsQuery;
 use crate::api::input::Query;
 use crate::api::problem::Problem;
 use crate::app::App;
+use crate::store::package_search;
 use crate::web::frame::Frame;
+use crate::web::plain::encoded;
 use crate::web::{self, settings};
 
 /// Hosts that are listed.
 const HOSTS: i64 = 10;
+/// Names of packages that are listed.
+const PACKAGES: i64 = 5;
 /// A longer text is cut: as much as the list of hosts takes.
 const Q_CHARS: usize = 256;
 
@@ -170,6 +174,7 @@ pub async fn page(
             Err(problem) => return Err(problem),
         }
     }
+    found.extend(packages(&app, &q).await?);
     found.extend(entries(&frame, &q));
     let page = SearchPage {
         frame,
@@ -201,6 +206,29 @@ async fn hosts(app: &App, q: &str) -> Result<(Vec<Found>, i64), Problem> {
         badge: Some(host.status),
     });
     Ok((found.collect(), page.total))
+}
+
+/// Packages by the beginning of a name, and of a version after a space.
+async fn packages(app: &App, q: &str) -> Result<Vec<Found>, Problem> {
+    let (name, version) = q.split_once(char::is_whitespace).unwrap_or((q, ""));
+    let version = version.trim();
+    let is_text = !q.contains(char::is_control);
+    if name.chars().count() < 2 || !is_text {
+        return Ok(Vec::new());
+    }
+    let mut connection = app.pool.acquire().await?;
+    let names = package_search::list_names(&mut connection, name, version, PACKAGES).await?;
+    let found = names.into_iter().map(|(name, versions)| Found {
+        kind: "package",
+        address: format!("/packages?q={}", encoded(&name)),
+        detail: match versions {
+            1 => "one version".to_owned(),
+            count => format!("{count} versions"),
+        },
+        name,
+        badge: None,
+    });
+    Ok(found.collect())
 }
 
 /// The pages and actions with all words of `q`, as far as the reader may use them.

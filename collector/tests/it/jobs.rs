@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::harness::{Collector, eventually, eventually_within};
 
 /// What the leader alone does.
-const FLEET: [&str; 14] = [
+const FLEET: [&str; 15] = [
     "audit_checkpoint",
     "audit_seal",
     "ca_log",
@@ -30,6 +30,7 @@ const FLEET: [&str; 14] = [
     "liveness",
     "logins",
     "partitions",
+    "patch_due",
     "probes",
     "rollup",
     "sample",

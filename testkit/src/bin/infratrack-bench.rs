@@ -1,5 +1,5 @@
 //! `infratrack-bench`: measures ingest against its baselines, which run in turns with it, and the API over a loaded
-//! fleet, and its pages. See `bench::ingest`, `bench::api` and `bench::ui`.
+//! fleet, its pages, and what inventories cost. See `bench::ingest`, `bench::api`, `bench::ui` and `bench::packages`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use infratrack_collector::clock::Clock;
-use infratrack_testkit::bench::{api, document, front, ingest, report, ui};
+use infratrack_testkit::bench::{api, document, front, ingest, packages, report, ui};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 #[derive(Debug, Parser)]
@@ -24,6 +24,8 @@ enum Command {
     Api(Api),
     /// Measures pages, and the live stream, over a fleet
     Ui(Ui),
+    /// Measures what inventories of packages cost, and questions about them
+    Packages(Inventories),
     /// The bare front end
     #[command(hide = true)]
     Front {
@@ -91,6 +93,21 @@ struct Ui {
     document: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+struct Inventories {
+    #[arg(long, default_value_t = 10_000)]
+    hosts: usize,
+    /// Packages of each host
+    #[arg(long, default_value_t = 1000)]
+    packages: usize,
+    /// Requests of each question
+    #[arg(long, default_value_t = 100)]
+    requests: usize,
+    /// The document whose section `packages` is written; none: it is printed
+    #[arg(long)]
+    document: Option<PathBuf>,
+}
+
 fn main() -> ExitCode {
     match start() {
         Ok(()) => ExitCode::SUCCESS,
@@ -109,6 +126,9 @@ fn start() -> anyhow::Result<()> {
         Command::Front { ca_dir } => tokio::runtime::Runtime::new()?
             .block_on(front::serve(&ca_dir, |address| print(&address.to_string()))),
         Command::Api(arguments) => tokio::runtime::Runtime::new()?.block_on(measure_api(arguments)),
+        Command::Packages(arguments) => {
+            tokio::runtime::Runtime::new()?.block_on(measure_packages(arguments))
+        }
         Command::Ui(arguments) => tokio::runtime::Runtime::new()?.block_on(measure_ui(arguments)),
         // The generator is one thread: what it takes is not spent on handing work around.
         Command::Ingest(arguments) => tokio::runtime::Builder::new_current_thread()
@@ -185,6 +205,24 @@ async fn measure_ui(arguments: Ui) -> anyhow::Result<()> {
     print(&text);
     if let Some(path) = arguments.document {
         document::write_section(&path, "ui", &text)?;
+    }
+    Ok(())
+}
+
+async fn measure_packages(arguments: Inventories) -> anyhow::Result<()> {
+    let options = packages::Options {
+        hosts: arguments.hosts,
+        packages: arguments.packages,
+        requests: arguments.requests,
+    };
+    let results = packages::run(options, say).await?;
+    let date = Clock::system().now().date().to_string();
+    let command: Vec<String> = std::env::args().skip(1).collect();
+    let command = format!("infratrack-bench {}", command.join(" "));
+    let text = packages::report::text(&results, &date, &command)?;
+    print(&text);
+    if let Some(path) = arguments.document {
+        document::write_section(&path, "packages", &text)?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ mod faults;
 mod install;
 mod lifecycle;
 mod load;
+mod packages;
 mod repository;
 mod sandbox;
 mod serving;
@@ -58,6 +59,9 @@ fn a_fleet_from_nothing_to_nothing() -> anyhow::Result<()> {
     let repository = repository::Repository::serve(&control)?;
     step("a host is installed anew, from the repository", || {
         lifecycle::reinstalled(&control, &repository)
+    })?;
+    step("what apt does is told", || {
+        packages::are_told(&control, &repository, HOSTS[2])
     })?;
     step("dnf takes what is signed", || {
         repository::dnf_takes_what_is_signed(&control, &repository)

@@ -75,6 +75,11 @@ impl Repository {
         self.dir.path().join("served").join(below)
     }
 
+    /// Where hosts find what is below it.
+    pub(crate) fn url(&self, below: &str) -> String {
+        format!("{}/{below}", self.url)
+    }
+
     /// What a playbook has to be told to install from it.
     pub(crate) fn variables(&self) -> String {
         format!(

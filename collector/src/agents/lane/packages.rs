@@ -10,7 +10,7 @@ use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
 
 use super::dictionary::{digest, sort_key};
-use super::{Incoming, Taken, Worker, decoded, is_name};
+use super::{Incoming, Keeper, Taken, decoded, is_name};
 use crate::store::host_packages::{self as rows, Change, Known, Row};
 use crate::store::packages::{Entry, manager_name};
 use crate::store::storable;
@@ -38,7 +38,7 @@ struct Side {
 
 /// Stores a version whose parts are all here.
 pub(super) async fn apply(
-    worker: &Worker,
+    keeper: &Keeper,
     connection: &mut PgConnection,
     incoming: &Incoming<'_>,
     bodies: &[Value],
@@ -48,11 +48,11 @@ pub(super) async fn apply(
         Err(taken) => return Ok(taken),
     };
     let inventory = inventory(parts);
-    let ids = worker
+    let ids = keeper
         .dictionary
         .ids(connection, &inventory.entries)
         .await?;
-    let now = worker.clock.now();
+    let now = keeper.clock.now();
     let host = incoming.version.host;
     let mut transaction = connection.begin().await?;
     let stored = match incoming.begin(&mut transaction).await? {

@@ -9,7 +9,7 @@ use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
 
 use super::dictionary::sort_key;
-use super::{Incoming, Taken, Worker, decoded, is_name};
+use super::{Incoming, Keeper, Taken, decoded, is_name};
 use crate::store::host_packages::{self, Known};
 use crate::store::host_patches::{self, Asked};
 use crate::store::packages::manager_name;
@@ -25,7 +25,7 @@ type Key = (String, String, String);
 
 /// Stores a version whose parts are all here.
 pub(super) async fn apply(
-    worker: &Worker,
+    keeper: &Keeper,
     connection: &mut PgConnection,
     incoming: &Incoming<'_>,
     bodies: &[Value],
@@ -35,7 +35,7 @@ pub(super) async fn apply(
         Err(taken) => return Ok(taken),
     };
     let (checks, pending, skipped) = told(parts);
-    let now = worker.clock.now();
+    let now = keeper.clock.now();
     let host = incoming.version.host;
     let mut transaction = connection.begin().await?;
     if let Err(taken) = incoming.begin(&mut transaction).await? {
@@ -73,7 +73,7 @@ pub(super) async fn apply(
         unknown: unknown_words(&checks),
         metadata_at: known.min().and_then(instant),
     };
-    host_patches::update_due(&mut transaction, Some(host.0), &worker.rules).await?;
+    host_patches::update_due(&mut transaction, Some(host.0), &keeper.rules).await?;
     host_patches::refresh(&mut transaction, host, &asked, now).await?;
     host_patches::update_liveness(&mut transaction, Some(host.0)).await?;
     let body = json!({"checks": checks});

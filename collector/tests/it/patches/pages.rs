@@ -52,6 +52,8 @@ async fn every_list_shows_what_is_pending_and_inert() {
             "{path}: {html}"
         );
     }
+    let found = page(&collector, "/search?q=too+1").await;
+    assert!(found.contains("/packages?q=tool"), "{found}");
     let hosts = page(&collector, "/patches?state=unknown").await;
     assert!(hosts.contains(&host.id.to_string()));
 }
