@@ -25,8 +25,9 @@ use crate::app::App;
 use crate::failpoint::reach;
 use crate::store;
 
-/// How long an answer that is not held waits for what is stored late. Shorter than agents wait for an answer.
-const LATE: Duration = Duration::from_secs(10);
+/// How long an answer that is not held waits for what is stored late: an agent does nothing else meanwhile. What comes after
+/// it is acknowledged when it is sent again.
+const LATE: Duration = Duration::from_secs(2);
 
 /// Stores one batch and answers it. `body` is within [`limits::BATCH_WIRE_BYTES`].
 pub async fn batch(
