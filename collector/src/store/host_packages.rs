@@ -50,6 +50,23 @@ pub async fn list_rows(connection: &mut PgConnection, host: HostId) -> sqlx::Res
     .await
 }
 
+/// Those of a host with these ids, without what they are known by.
+pub async fn list_rows_of(
+    connection: &mut PgConnection,
+    host: HostId,
+    ids: &[i64],
+) -> sqlx::Result<Vec<Row>> {
+    sqlx::query_as!(
+        Row,
+        "select package_id, installed_at, held, broken from host_packages
+         where host_id = $1 and package_id = any($2)",
+        host.0,
+        ids,
+    )
+    .fetch_all(connection)
+    .await
+}
+
 /// Those of a host with these ids.
 pub async fn list_known(
     connection: &mut PgConnection,

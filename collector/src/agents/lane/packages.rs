@@ -60,13 +60,16 @@ pub(super) async fn apply(
         Err(taken) => return Ok(taken),
     };
     let put = put(&inventory, &ids);
-    let gone = if incoming.base.is_some() {
-        gone_of_delta(&mut transaction, incoming, &inventory, &put).await?
+    let ids_put: Vec<i64> = put.iter().map(|row| row.package_id).collect();
+    let (before, gone) = if incoming.base.is_some() {
+        let before = rows::list_rows_of(&mut transaction, host, &ids_put).await?;
+        let gone = gone_of_delta(&mut transaction, incoming, &inventory, &put).await?;
+        (before, gone)
     } else {
-        gone_of_whole(&mut transaction, incoming, &inventory, &put).await?
+        let before = rows::list_rows(&mut transaction, host).await?;
+        let gone = gone_of_whole(&mut transaction, incoming, &inventory, &put, &before).await?;
+        (before, gone)
     };
-    let before: Vec<i64> = put.iter().map(|row| row.package_id).collect();
-    let before = rows::list_known(&mut transaction, host, &before).await?;
     let before: HashMap<_, _> = before
         .into_iter()
         .map(|row| (row.package_id, row))
@@ -187,11 +190,11 @@ async fn gone_of_whole(
     incoming: &Incoming<'_>,
     inventory: &Inventory,
     put: &[Row],
+    before: &[Row],
 ) -> sqlx::Result<Vec<Known>> {
     let host = incoming.version.host;
     let stay: HashSet<_> = put.iter().map(|row| row.package_id).collect();
-    let all = rows::list_rows(connection, host).await?;
-    let missing = all.iter().map(|row| row.package_id);
+    let missing = before.iter().map(|row| row.package_id);
     let missing: Vec<_> = missing.filter(|id| !stay.contains(id)).collect();
     if missing.is_empty() {
         return Ok(Vec::new());
@@ -245,7 +248,7 @@ fn changes(
     inventory: &Inventory,
     ids: &HashMap<Digest, i64>,
     changed: &[Row],
-    before: &HashMap<i64, Known>,
+    before: &HashMap<i64, Row>,
     gone: &[Known],
 ) -> Vec<Change> {
     let entries: HashMap<_, _> = inventory
@@ -269,21 +272,15 @@ fn changes(
         let Some(entry) = entries.get(&row.package_id) else {
             continue;
         };
-        let side = Side {
+        let side = |row: &Row| Side {
             version: entry.version.clone(),
             sort_key: entry.sort_key.clone(),
             held: row.held,
             broken: row.broken.is_some(),
         };
-        sides(entry.manager, &entry.name, &entry.arch, side, true);
-        if let Some(known) = before.get(&row.package_id) {
-            sides(
-                entry.manager,
-                &entry.name,
-                &entry.arch,
-                Side::of(known),
-                false,
-            );
+        sides(entry.manager, &entry.name, &entry.arch, side(row), true);
+        if let Some(before) = before.get(&row.package_id) {
+            sides(entry.manager, &entry.name, &entry.arch, side(before), false);
         }
     }
     for known in gone {
