@@ -99,13 +99,15 @@ pub fn collector_example() -> anyhow::Result<String> {
         ("liveness", settings::<collector::Liveness>()?),
         ("retention", settings::<collector::Retention>()?),
         ("jobs", settings::<collector::Jobs>()?),
+        ("patches.within", settings::<collector::Within>()?),
         ("telemetry", settings::<collector::Telemetry>()?),
         ("inventory", settings::<collector::inventory::Inventory>()?),
         ("probes", settings::<collector::inventory::Probes>()?),
     ];
     let mut text = format!("{intro}\n{}", settings::<CollectorConfig>()?);
     for (name, settings) in sections {
-        let doc = CollectorConfig::get_field_docs(name)
+        let section = name.split('.').next().unwrap_or(name);
+        let doc = CollectorConfig::get_field_docs(section)
             .ok()
             .with_context(|| format!("the configuration has no section {name}"))?;
         write!(text, "\n{}[{name}]\n\n{settings}", comment(doc))?;
