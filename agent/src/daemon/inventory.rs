@@ -218,24 +218,13 @@ impl Inventory {
 
     /// The collector refused these versions even alone: they are given up.
     pub(super) fn refused(&mut self, key: &str, version: u64) {
-        let is_it = |sending: u64| sending == version;
-        if key == PACKAGES
-            && self
-                .sending_packages
-                .as_ref()
-                .is_some_and(|s| is_it(s.version))
-        {
+        let is_given_up = match key {
+            PACKAGES => give_up(&mut self.sending_packages, version),
+            UPDATES => give_up(&mut self.sending_updates, version),
+            _ => false,
+        };
+        if is_given_up {
             tracing::error!(key, "the collector refuses this state");
-            self.sending_packages = None;
-        }
-        if key == UPDATES
-            && self
-                .sending_updates
-                .as_ref()
-                .is_some_and(|s| is_it(s.version))
-        {
-            tracing::error!(key, "the collector refuses this state");
-            self.sending_updates = None;
         }
     }
 
@@ -262,6 +251,12 @@ impl Inventory {
         }
         Ok(())
     }
+}
+
+/// Sends no more of a version, where it is under way.
+fn give_up<P>(sending: &mut Option<Sending<P>>, version: u64) -> bool {
+    let given_up = sending.take_if(|sending| sending.version == version);
+    given_up.is_some()
 }
 
 /// Notes a part as stored; the last one ends the version.

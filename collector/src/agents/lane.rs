@@ -30,7 +30,6 @@ use crate::store::host_patches::Rule;
 use crate::store::host_states::{self as states, Stored, Version};
 use crate::store::{self, agent_streams, locks};
 use dictionary::Dictionary;
-pub use dictionary::sort_key;
 
 /// Hosts are spread over so many workers, each with a connection of its own.
 const WORKERS: usize = 2;
@@ -38,7 +37,7 @@ const WORKERS: usize = 2;
 const QUEUE: usize = 256;
 /// Bytes of parts that may wait, decoded.
 const QUEUE_BYTES: usize = 32 * 1024 * 1024;
-/// For one part; agents wait longer for the frame.
+/// For one part.
 const LIMIT: Duration = Duration::from_secs(30);
 /// Texts that are in an index; an entry with a longer one is left out, and counted.
 const NAME_BYTES: usize = 255;

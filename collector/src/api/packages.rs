@@ -12,7 +12,6 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::agents::lane::sort_key;
 use crate::api::hosts::find;
 use crate::api::input::{self, Json, Path, Query};
 use crate::api::page::{self, Page};
@@ -20,7 +19,7 @@ use crate::api::problem::Problem;
 use crate::app::App;
 use crate::store::host_states;
 use crate::store::package_search::{self as store, OfHostRow, OnHostRow, PackageRow, Range, Which};
-use crate::store::packages::manager_name;
+use crate::store::packages::{manager_name, sort_key};
 
 const MANAGERS: [&str; 6] = ["dpkg", "rpm", "apk", "snap", "flatpak", "other"];
 /// As long as a name or version can be.

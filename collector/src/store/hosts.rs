@@ -13,6 +13,10 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+/// Of `hosts h`: neither retired, nor a clone's rows, nor deleted. For statements that are put together.
+pub(super) const AT_WORK: &str =
+    "h.retired_at is null and h.conflict_of is null and h.deleted_at is null";
+
 /// The instants that decide how silent is too silent; see [`crate::jobs::liveness`].
 #[derive(Clone, Copy, Debug)]
 pub struct Cutoffs {

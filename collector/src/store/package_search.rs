@@ -6,6 +6,8 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::store::hosts::AT_WORK;
+
 /// Which packages.
 #[derive(Clone, Debug, Default)]
 pub struct Which {
@@ -68,8 +70,6 @@ pub struct OnHostRow {
     #[serde(skip)]
     pub package_id: i64,
 }
-
-const AT_WORK: &str = "h.retired_at is null and h.conflict_of is null and h.deleted_at is null";
 
 /// Packages by name and version, from after the place on; without their counts.
 pub async fn list(

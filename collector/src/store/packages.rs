@@ -3,6 +3,7 @@
 //! Rows are added and never changed or deleted, so that nobody waits on a row that hosts share.
 
 use infratrack_shared::digest::Digest;
+use infratrack_shared::version::{deb, rpm};
 use infratrack_shared::wire::packages::Manager;
 use sqlx::PgConnection;
 
@@ -46,6 +47,18 @@ pub fn manager(name: &str) -> Manager {
         .into_iter()
         .find(|manager| manager_name(*manager) == name);
     found.unwrap_or_default()
+}
+
+/// Sorts as `manager` orders versions, where that order is known here.
+pub fn sort_key(manager: Manager, version: &str) -> Option<Vec<u8>> {
+    match manager {
+        Manager::Dpkg => Some(deb::Version::split(version).sort_key()),
+        Manager::Rpm => {
+            let (epoch, version, release) = rpm::split(version);
+            Some(rpm::sort_key(epoch, version, release))
+        }
+        Manager::Apk | Manager::Flatpak | Manager::Snap | Manager::Other => None,
+    }
 }
 
 /// The ids of the entries with those digests that are there.

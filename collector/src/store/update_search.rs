@@ -7,6 +7,8 @@ use time::serde::rfc3339;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::store::hosts::AT_WORK;
+
 /// Which updates.
 #[derive(Clone, Debug, Default)]
 pub struct Which {
@@ -264,8 +266,6 @@ pub async fn count_hosts(
     push_hosts(&mut sql, which, now);
     sql.build_query_scalar().fetch_one(connection).await
 }
-
-const AT_WORK: &str = "h.retired_at is null and h.conflict_of is null and h.deleted_at is null";
 
 fn push_hosts(sql: &mut QueryBuilder<Postgres>, which: &WhichHosts, now: OffsetDateTime) {
     sql.push(AT_WORK);

@@ -68,6 +68,11 @@ pub fn local(next: &str) -> &str {
     local_path(next).unwrap_or("/")
 }
 
+/// What a field of a form has; nothing where it was left empty.
+fn given(field: &str) -> Option<String> {
+    (!field.is_empty()).then(|| field.to_owned())
+}
+
 /// A page from its template, which loads and runs what its frame allows.
 fn page(frame: &Frame, template: &impl Template) -> Response {
     match template.render() {

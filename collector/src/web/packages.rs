@@ -22,10 +22,10 @@ use crate::api::updates::{self, HostUpdates};
 use crate::app::App;
 use crate::store::facts;
 use crate::store::package_search::PackageRow;
-use crate::web;
 use crate::web::frame::Frame;
 use crate::web::plain::{encoded, line};
 use crate::web::words;
+use crate::web::{self, given};
 
 /// What is asked of the fleet. Empty is not asked.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -83,9 +83,9 @@ pub async fn fleet(
     let (mut page, mut on_hosts) = (None, None);
     if asked.name.is_empty() {
         let query = PackagesQuery {
-            q: some(&asked.q),
-            version: some(&asked.version),
-            cursor: some(&asked.cursor),
+            q: given(&asked.q),
+            version: given(&asked.version),
+            cursor: given(&asked.cursor),
             ..PackagesQuery::default()
         };
         let Json(found) = api::packages(&app, &query).await?;
@@ -93,8 +93,8 @@ pub async fn fleet(
     } else {
         let query = PackageHostsQuery {
             name: asked.name.clone(),
-            version: some(&asked.version),
-            cursor: some(&asked.cursor),
+            version: given(&asked.version),
+            cursor: given(&asked.cursor),
             ..PackageHostsQuery::default()
         };
         on_hosts = Some(api::on_hosts(&app, &query).await?);
@@ -154,8 +154,8 @@ pub async fn of_host(
 ) -> Result<Response, Problem> {
     let host = hosts::find(&app, HostId(id)).await?;
     let query = HostPackagesQuery {
-        q: some(&asked.q),
-        cursor: some(&asked.cursor),
+        q: given(&asked.q),
+        cursor: given(&asked.cursor),
         limit: Some(200),
     };
     let page = HostPackagesPage {
@@ -216,7 +216,7 @@ pub async fn updates_of_host(
 ) -> Result<Response, Problem> {
     let host = hosts::find(&app, HostId(id)).await?;
     let query = PageQuery {
-        cursor: some(&asked.cursor),
+        cursor: given(&asked.cursor),
         limit: Some(200),
     };
     let reboot = {
@@ -298,8 +298,4 @@ fn unknown(all: Option<&Value>, name: &str) -> Vec<String> {
         Some(line(&format!("{name}: {reason}"), 300))
     });
     reasons.collect()
-}
-
-fn some(text: &str) -> Option<String> {
-    (!text.is_empty()).then(|| text.to_owned())
 }

@@ -17,10 +17,10 @@ use crate::api::updates::{self as api, PatchHostsQuery, UpdatesQuery, UpdatesSum
 use crate::app::App;
 use crate::store::exposure::TimeToPatch;
 use crate::store::update_search::{AdvisoryRow, HostRow, PackageRow, UpdateRow};
-use crate::web;
 use crate::web::frame::Frame;
 use crate::web::plain::{encoded, line};
 use crate::web::words;
+use crate::web::{self, given};
 
 /// By what it is listed, and what that is called.
 const VIEWS: [(&str, &str); 4] = [
@@ -255,9 +255,9 @@ pub async fn page(
         "updates" => List::Updates(api::pending(&app, &updates(&asked)?).await?),
         "" | "hosts" => {
             let query = PatchHostsQuery {
-                state: some(&asked.state),
-                tag: some(&asked.tag),
-                cursor: some(&asked.cursor),
+                state: given(&asked.state),
+                tag: given(&asked.tag),
+                cursor: given(&asked.cursor),
                 limit: None,
             };
             List::Hosts(api::by_host(&app, &query).await?)
@@ -281,21 +281,17 @@ pub async fn page(
 
 fn updates(asked: &Asked) -> Result<UpdatesQuery, Problem> {
     Ok(UpdatesQuery {
-        q: some(&asked.q),
-        name: some(&asked.name),
+        q: given(&asked.q),
+        name: given(&asked.name),
         security: flag("security", &asked.security)?,
-        severity: some(&asked.severity),
-        advisory: some(&asked.advisory),
+        severity: given(&asked.severity),
+        advisory: given(&asked.advisory),
         blocked: flag("blocked", &asked.blocked)?,
         overdue: flag("overdue", &asked.overdue)?.unwrap_or_default(),
-        tag: some(&asked.tag),
-        cursor: some(&asked.cursor),
+        tag: given(&asked.tag),
+        cursor: given(&asked.cursor),
         ..UpdatesQuery::default()
     })
-}
-
-fn some(text: &str) -> Option<String> {
-    (!text.is_empty()).then(|| text.to_owned())
 }
 
 fn flag(name: &str, text: &str) -> Result<Option<bool>, Problem> {

@@ -4,8 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use infratrack_shared::digest::Digest;
-use infratrack_shared::version::{deb, rpm};
-use infratrack_shared::wire::packages::Manager;
 use sqlx::PgConnection;
 
 use crate::store::packages::{self as store, Entry};
@@ -78,16 +76,4 @@ pub(super) fn digest(entry: &Entry) -> Digest {
         bytes.extend(field.as_bytes());
     }
     Digest::of(&bytes)
-}
-
-/// Sorts as `manager` orders versions, where that order is known here.
-pub fn sort_key(manager: Manager, version: &str) -> Option<Vec<u8>> {
-    match manager {
-        Manager::Dpkg => Some(deb::Version::split(version).sort_key()),
-        Manager::Rpm => {
-            let (epoch, version, release) = rpm::split(version);
-            Some(rpm::sort_key(epoch, version, release))
-        }
-        Manager::Apk | Manager::Flatpak | Manager::Snap | Manager::Other => None,
-    }
 }

@@ -9,10 +9,10 @@ use serde_json::json;
 use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
 
-use super::dictionary::{digest, sort_key};
+use super::dictionary::digest;
 use super::{Incoming, Keeper, Taken, decoded, is_name};
 use crate::store::host_packages::{self as rows, Change, Known, Row};
-use crate::store::packages::{Entry, manager_name};
+use crate::store::packages::{Entry, manager_name, sort_key};
 use crate::store::storable;
 
 /// A host's packages at most; more are left out, and counted.

@@ -8,11 +8,10 @@ use serde_json::json;
 use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
 
-use super::dictionary::sort_key;
 use super::{Incoming, Keeper, Taken, decoded, is_name};
 use crate::store::host_packages::{self, Known};
 use crate::store::host_patches::{self, Asked};
-use crate::store::packages::manager_name;
+use crate::store::packages::{manager_name, sort_key};
 use crate::store::pending_updates::{self as rows, Past, Row};
 use crate::store::storable;
 
