@@ -73,6 +73,8 @@ pub async fn connect(options: PgConnectOptions, config: &Config) -> anyhow::Resu
         ("lock_timeout", "2s"),
         ("idle_in_transaction_session_timeout", "10s"),
         ("timezone", "UTC"),
+        // Sums over the fleet group some hundred thousand rows, which the server's 4 MB send to disk.
+        ("work_mem", "16MB"),
         // Where a firewall on the way forgot a connection, the server is to notice too, in half a minute and not
         // in two hours: it has only so many.
         ("tcp_keepalives_idle", "10"),

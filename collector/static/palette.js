@@ -74,7 +74,7 @@ function build() {
   palette = part("dialog", { class: "dialog palette", "aria-label": "Search" });
   const field = part("input", {
     type: "text", role: "combobox", "aria-expanded": "true", "aria-controls": `${MARK}-list`, "aria-autocomplete": "list",
-    "aria-label": "Hosts, pages, actions", placeholder: "Hosts, pages, actions", autocomplete: "off", spellcheck: "false", maxlength: "256",
+    "aria-label": "Hosts, packages, pages, actions", placeholder: "Hosts, packages, pages, actions", autocomplete: "off", spellcheck: "false", maxlength: "256",
   });
   const list = part("ol", { class: "results", id: `${MARK}-list`, role: "listbox", "aria-label": "Found" });
   palette.append(field, list, part("p", { class: "muted", role: "status" }));

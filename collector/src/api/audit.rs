@@ -4,18 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use futures_util::stream;
-use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use crate::api::hosts::export::cell;
+use crate::api::export::{Export, Format};
 use crate::api::input::{Json, Query};
 use crate::api::page::{self, Page};
 use crate::api::problem::Problem;
@@ -25,8 +21,6 @@ use crate::audit::{self, Change};
 use crate::caller::Caller;
 use crate::store::audit_log::{self, Entry, Filter};
 
-/// Rows of an export that are read at once.
-const EXPORT_ROWS: i64 = 500;
 /// Waited for while the log is verified for somebody else.
 const TURN: Duration = Duration::from_secs(5);
 /// What a person waits for.
@@ -78,15 +72,6 @@ pub struct AuditQuery {
     pub limit: Option<i64>,
     /// `next_cursor` of the page before.
     pub cursor: Option<String>,
-}
-
-/// How rows are sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Format {
-    Json,
-    Ndjson,
-    Csv,
 }
 
 impl AuditQuery {
@@ -142,70 +127,29 @@ pub async fn rows(app: &App, query: &AuditQuery) -> Result<Page<Entry>, Problem>
     Ok(page.0)
 }
 
-/// An export is as long as the log: it is read a page at a time, as fast as it is taken. Where the database fails,
-/// the answer breaks off.
+/// An export is as long as the log.
+const EXPORT: Export<Entry, (OffsetDateTime, i64)> = Export {
+    name: "audit",
+    columns: &COLUMNS,
+    rows: 500,
+    key: |last| (last.at, last.audit_id),
+};
+
 fn export(
     app: Arc<App>,
     filter: Filter,
     after: Option<(OffsetDateTime, i64)>,
     format: Format,
 ) -> Response {
-    let next = async move |(after, is_first): (Option<Option<(OffsetDateTime, i64)>>, bool)| {
-        let Some(after) = after else {
-            return Ok::<_, anyhow::Error>(None);
-        };
-        let mut connection = app.pool.acquire().await?;
-        let rows = audit_log::list(&mut connection, &filter, after, EXPORT_ROWS).await?;
-        drop(connection);
-        let is_last = i64::try_from(rows.len()).is_ok_and(|count| count < EXPORT_ROWS);
-        let last = rows.last().filter(|_| !is_last);
-        let after = last.map(|last| Some((last.at, last.audit_id)));
-        let text = match format {
-            Format::Csv => csv(&rows, is_first)?,
-            Format::Json | Format::Ndjson => ndjson(&rows)?,
-        };
-        Ok(Some((Bytes::from(text), (after, false))))
-    };
-    let next = Arc::new(next);
-    let pages = stream::try_unfold((Some(after), true), move |state| {
-        let next = Arc::clone(&next);
-        async move { next(state).await }
-    });
-    let body = Body::from_stream(pages);
-    let (kind, file) = match format {
-        Format::Csv => ("text/csv; charset=utf-8; header=present", "audit.csv"),
-        Format::Json | Format::Ndjson => ("application/x-ndjson", "audit.ndjson"),
-    };
-    let disposition = format!("attachment; filename=\"{file}\"");
-    let headers = [
-        (CONTENT_TYPE, kind.to_owned()),
-        (CONTENT_DISPOSITION, disposition),
-    ];
-    (headers, body).into_response()
-}
-
-fn ndjson(rows: &[Entry]) -> anyhow::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    for row in rows {
-        serde_json::to_writer(&mut text, row)?;
-        text.push(b'\n');
-    }
-    Ok(text)
-}
-
-/// What a spreadsheet would take for a formula is text.
-fn csv(rows: &[Entry], with_header: bool) -> anyhow::Result<Vec<u8>> {
-    let mut writer = csv::WriterBuilder::new()
-        .terminator(csv::Terminator::CRLF)
-        .from_writer(Vec::new());
-    if with_header {
-        writer.write_record(COLUMNS)?;
-    }
-    for row in rows {
-        let value = serde_json::to_value(row)?;
-        writer.write_record(COLUMNS.map(|column| cell(&value[column])))?;
-    }
-    Ok(writer.into_inner()?)
+    let asked = Arc::new((app, filter));
+    EXPORT.begin(format, after, move |after, limit| {
+        let asked = Arc::clone(&asked);
+        async move {
+            let (app, filter) = &*asked;
+            let mut connection = app.pool.acquire().await?;
+            Ok(audit_log::list(&mut connection, filter, after, limit).await?)
+        }
+    })
 }
 
 /// What came of a verification.

@@ -8,6 +8,7 @@ pub mod conflicts;
 pub mod csrf;
 pub mod enroll_tokens;
 pub mod etag;
+pub mod export;
 pub mod health;
 pub mod hosts;
 pub mod idempotency;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use infratrack_shared::ids::HostId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -10,6 +11,7 @@ use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::api::export::{Export, Format, is_whole};
 use crate::api::hosts::find;
 use crate::api::input::{self, Json, Path, Query};
 use crate::api::packages::text;
@@ -36,6 +38,88 @@ pub const STATES: [&str; 5] = ["security", "overdue", "updates", "reboot", "unkn
 /// The trend goes back so far.
 const TREND: Duration = Duration::days(90);
 
+/// Rows of an export that are read at a time: what sums up the fleet does so each time.
+const EXPORT_ROWS: i64 = 5000;
+const UPDATES: Export<UpdateRow, Place> = Export {
+    name: "updates",
+    columns: &[
+        "host_id",
+        "host_name",
+        "manager",
+        "name",
+        "arch",
+        "installed",
+        "candidate",
+        "source",
+        "repository",
+        "is_security",
+        "severity",
+        "advisories",
+        "blocked_why",
+        "blocked_detail",
+        "first_seen_at",
+        "security_since",
+        "due_at",
+    ],
+    rows: EXPORT_ROWS,
+    key: |row| {
+        let id = format!("{}{}:{}", row.host_id, row.manager, row.arch);
+        (row.due_at, row.name.clone(), id)
+    },
+};
+const PACKAGES: Export<PackageRow, Place> = Export {
+    name: "packages-to-update",
+    columns: &[
+        "manager",
+        "name",
+        "host_count",
+        "security_host_count",
+        "overdue_host_count",
+        "blocked_host_count",
+        "advisories",
+        "security_since",
+        "due_at",
+    ],
+    rows: EXPORT_ROWS,
+    key: |row| (row.due_at, row.name.clone(), row.manager.clone()),
+};
+const ADVISORIES: Export<AdvisoryRow, Place> = Export {
+    name: "advisories",
+    columns: &[
+        "id",
+        "severity",
+        "host_count",
+        "overdue_host_count",
+        "packages",
+        "security_since",
+        "due_at",
+    ],
+    rows: EXPORT_ROWS,
+    key: |row| (row.due_at, row.id.clone(), row.id.clone()),
+};
+const HOSTS: Export<HostRow, Place> = Export {
+    name: "patches",
+    columns: &[
+        "host_id",
+        "host_name",
+        "unknown",
+        "metadata_at",
+        "checked_at",
+        "update_count",
+        "security_count",
+        "blocked_count",
+        "security_since",
+        "due_at",
+        "reboot_required",
+        "reboot_required_since",
+    ],
+    rows: EXPORT_ROWS,
+    key: |row| {
+        let id = row.host_id.to_string();
+        (row.due_at, row.host_name.clone(), id)
+    },
+};
+
 /// Which updates.
 #[derive(Clone, Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -59,6 +143,9 @@ pub struct UpdatesQuery {
     /// On hosts with this tag.
     pub tag: Option<String>,
     pub host_id: Option<Uuid>,
+    /// `csv` or `ndjson`: everything that matches; what changes while it is written may come twice or not at all.
+    #[param(inline)]
+    pub format: Option<Format>,
     #[param(minimum = 1, maximum = 500)]
     pub limit: Option<i64>,
     pub cursor: Option<String>,
@@ -73,6 +160,9 @@ pub struct PatchHostsQuery {
     pub state: Option<String>,
     /// With this tag.
     pub tag: Option<String>,
+    /// `csv` or `ndjson`: everything that matches; what changes while it is written may come twice or not at all.
+    #[param(inline)]
+    pub format: Option<Format>,
     #[param(minimum = 1, maximum = 500)]
     pub limit: Option<i64>,
     pub cursor: Option<String>,
@@ -108,13 +198,28 @@ pub struct HostUpdates {
     path = "/api/v1/updates",
     tag = "packages",
     params(UpdatesQuery),
-    responses((status = 200, body = Page<UpdateRow>)),
+    responses((status = 200, content(
+        (Page<UpdateRow> = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"),
+    ))),
 )]
 pub async fn list(
     State(app): State<Arc<App>>,
     Query(query): Query<UpdatesQuery>,
-) -> Result<Json<Page<UpdateRow>>, Problem> {
-    pending(&app, &query).await.map(Json)
+) -> Result<Response, Problem> {
+    let Some(format) = whole(query.format) else {
+        return Ok(Json(pending(&app, &query).await?).into_response());
+    };
+    is_whole(query.limit, query.cursor.as_deref())?;
+    let (_, which, after) = asked(&app, &query)?;
+    let asked = Arc::new((app, which));
+    Ok(UPDATES.begin(format, after, move |after, limit| {
+        let asked = Arc::clone(&asked);
+        async move {
+            let (app, which) = &*asked;
+            let mut connection = app.pool.acquire().await?;
+            Ok(store::list(&mut connection, which, after, limit).await?)
+        }
+    }))
 }
 
 /// As the API and the pages list them.
@@ -123,10 +228,7 @@ pub async fn pending(app: &App, query: &UpdatesQuery) -> Result<Page<UpdateRow>,
     let mut connection = app.pool.acquire().await?;
     let rows = store::list(&mut connection, &which, after, limit).await?;
     let total = store::count(&mut connection, &which).await?;
-    Ok(paged(rows, total, limit, |row| {
-        let id = format!("{}{}:{}", row.host_id, row.manager, row.arch);
-        (row.due_at, row.name.clone(), id)
-    }))
+    Ok(paged(rows, total, limit, UPDATES.key))
 }
 
 /// Lists the packages that are to be updated anywhere, those first that are due first.
@@ -135,13 +237,33 @@ pub async fn pending(app: &App, query: &UpdatesQuery) -> Result<Page<UpdateRow>,
     path = "/api/v1/updates/packages",
     tag = "packages",
     params(UpdatesQuery),
-    responses((status = 200, body = Page<PackageRow>)),
+    responses((status = 200, content(
+        (Page<PackageRow> = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"),
+    ))),
 )]
 pub async fn packages(
     State(app): State<Arc<App>>,
     Query(query): Query<UpdatesQuery>,
-) -> Result<Json<Page<PackageRow>>, Problem> {
-    by_package(&app, &query).await.map(Json)
+) -> Result<Response, Problem> {
+    let Some(format) = whole(query.format) else {
+        return Ok(Json(by_package(&app, &query).await?).into_response());
+    };
+    is_whole(query.limit, query.cursor.as_deref())?;
+    let (_, which, after) = asked(&app, &query)?;
+    let asked = Arc::new((app, which));
+    Ok(PACKAGES.begin(format, after, move |after, limit| {
+        let asked = Arc::clone(&asked);
+        async move {
+            let (app, which) = &*asked;
+            let mut connection = app.pool.acquire().await?;
+            let now = app.clock.now();
+            Ok(
+                store::list_packages(&mut connection, which, now, after, limit)
+                    .await?
+                    .0,
+            )
+        }
+    }))
 }
 
 /// As the API and the pages list them.
@@ -149,11 +271,12 @@ pub async fn by_package(app: &App, query: &UpdatesQuery) -> Result<Page<PackageR
     let (limit, which, after) = asked(app, query)?;
     let now = app.clock.now();
     let mut connection = app.pool.acquire().await?;
-    let rows = store::list_packages(&mut connection, &which, now, after, limit).await?;
-    let total = store::count_packages(&mut connection, &which).await?;
-    Ok(paged(rows, total, limit, |row| {
-        (row.due_at, row.name.clone(), row.manager.clone())
-    }))
+    let (rows, total) = store::list_packages(&mut connection, &which, now, after, limit).await?;
+    let total = match total {
+        Some(total) => total,
+        None => store::count_packages(&mut connection, &which).await?,
+    };
+    Ok(paged(rows, total, limit, PACKAGES.key))
 }
 
 /// Lists the advisories of which an update is pending anywhere, those first that are due first.
@@ -162,13 +285,33 @@ pub async fn by_package(app: &App, query: &UpdatesQuery) -> Result<Page<PackageR
     path = "/api/v1/advisories",
     tag = "packages",
     params(UpdatesQuery),
-    responses((status = 200, body = Page<AdvisoryRow>)),
+    responses((status = 200, content(
+        (Page<AdvisoryRow> = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"),
+    ))),
 )]
 pub async fn advisories(
     State(app): State<Arc<App>>,
     Query(query): Query<UpdatesQuery>,
-) -> Result<Json<Page<AdvisoryRow>>, Problem> {
-    by_advisory(&app, &query).await.map(Json)
+) -> Result<Response, Problem> {
+    let Some(format) = whole(query.format) else {
+        return Ok(Json(by_advisory(&app, &query).await?).into_response());
+    };
+    is_whole(query.limit, query.cursor.as_deref())?;
+    let (_, which, after) = asked(&app, &query)?;
+    let asked = Arc::new((app, which));
+    Ok(ADVISORIES.begin(format, after, move |after, limit| {
+        let asked = Arc::clone(&asked);
+        async move {
+            let (app, which) = &*asked;
+            let mut connection = app.pool.acquire().await?;
+            let now = app.clock.now();
+            Ok(
+                store::list_advisories(&mut connection, which, now, after, limit)
+                    .await?
+                    .0,
+            )
+        }
+    }))
 }
 
 /// As the API and the pages list them.
@@ -176,11 +319,12 @@ pub async fn by_advisory(app: &App, query: &UpdatesQuery) -> Result<Page<Advisor
     let (limit, which, after) = asked(app, query)?;
     let now = app.clock.now();
     let mut connection = app.pool.acquire().await?;
-    let rows = store::list_advisories(&mut connection, &which, now, after, limit).await?;
-    let total = store::count_advisories(&mut connection, &which).await?;
-    Ok(paged(rows, total, limit, |row| {
-        (row.due_at, row.id.clone(), row.id.clone())
-    }))
+    let (rows, total) = store::list_advisories(&mut connection, &which, now, after, limit).await?;
+    let total = match total {
+        Some(total) => total,
+        None => store::count_advisories(&mut connection, &which).await?,
+    };
+    Ok(paged(rows, total, limit, ADVISORIES.key))
 }
 
 /// Lists hosts by how they stand, those first that are due first.
@@ -189,30 +333,39 @@ pub async fn by_advisory(app: &App, query: &UpdatesQuery) -> Result<Page<Advisor
     path = "/api/v1/updates/hosts",
     tag = "packages",
     params(PatchHostsQuery),
-    responses((status = 200, body = Page<HostRow>)),
+    responses((status = 200, content(
+        (Page<HostRow> = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"),
+    ))),
 )]
 pub async fn hosts(
     State(app): State<Arc<App>>,
     Query(query): Query<PatchHostsQuery>,
-) -> Result<Json<Page<HostRow>>, Problem> {
-    by_host(&app, &query).await.map(Json)
+) -> Result<Response, Problem> {
+    let Some(format) = whole(query.format) else {
+        return Ok(Json(by_host(&app, &query).await?).into_response());
+    };
+    is_whole(query.limit, query.cursor.as_deref())?;
+    let (_, which, after) = asked_hosts(&query)?;
+    let asked = Arc::new((app, which));
+    Ok(HOSTS.begin(format, after, move |after, limit| {
+        let asked = Arc::clone(&asked);
+        async move {
+            let (app, which) = &*asked;
+            let mut connection = app.pool.acquire().await?;
+            let now = app.clock.now();
+            Ok(store::list_hosts(&mut connection, which, now, after, limit).await?)
+        }
+    }))
 }
 
 /// As the API and the pages list them.
 pub async fn by_host(app: &App, query: &PatchHostsQuery) -> Result<Page<HostRow>, Problem> {
-    let limit = page::limit(query.limit)?;
-    input::one_of("state", query.state.as_deref(), &STATES)?;
-    let which = WhichHosts {
-        tag: text("tag", query.tag.as_deref())?,
-        state: query.state.clone(),
-    };
-    let (after, now) = (place(query.cursor.as_deref())?, app.clock.now());
+    let (limit, which, after) = asked_hosts(query)?;
+    let now = app.clock.now();
     let mut connection = app.pool.acquire().await?;
     let rows = store::list_hosts(&mut connection, &which, now, after, limit).await?;
     let total = store::count_hosts(&mut connection, &which, now).await?;
-    Ok(paged(rows, total, limit, |row| {
-        (row.due_at, row.host_name.clone(), row.host_id.to_string())
-    }))
+    Ok(paged(rows, total, limit, HOSTS.key))
 }
 
 /// How many security updates are open in the fleet by the day, and how long they take.
@@ -293,6 +446,21 @@ fn asked(app: &App, query: &UpdatesQuery) -> Result<(i64, Which, Option<Place>),
     };
     let limit = page::limit(query.limit)?;
     Ok((limit, which, place(query.cursor.as_deref())?))
+}
+
+fn asked_hosts(query: &PatchHostsQuery) -> Result<(i64, WhichHosts, Option<Place>), Problem> {
+    input::one_of("state", query.state.as_deref(), &STATES)?;
+    let which = WhichHosts {
+        tag: text("tag", query.tag.as_deref())?,
+        state: query.state.clone(),
+    };
+    let limit = page::limit(query.limit)?;
+    Ok((limit, which, place(query.cursor.as_deref())?))
+}
+
+/// Not a page but everything.
+fn whole(format: Option<Format>) -> Option<Format> {
+    format.filter(|format| *format != Format::Json)
 }
 
 /// Reads the cursor of a list by due dates: nanoseconds since the Unix epoch, name, id.

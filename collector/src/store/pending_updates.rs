@@ -133,6 +133,21 @@ impl Row {
     }
 }
 
+/// Marks those packages of a host of which there are updates for several architectures.
+pub async fn mark_multiarch(connection: &mut PgConnection, host: HostId) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "update pending_updates u set is_multiarch = g.is_multiarch
+         from (select manager, name, count(*) > 1 as is_multiarch from pending_updates where host_id = $1
+               group by manager, name) as g
+         where u.host_id = $1 and u.manager = g.manager and u.name = g.name
+           and u.is_multiarch is distinct from g.is_multiarch",
+        host.0,
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}
+
 /// Moves updates of a host to what was.
 pub async fn retire(
     connection: &mut PgConnection,

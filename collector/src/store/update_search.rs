@@ -75,6 +75,7 @@ pub struct PackageRow {
     pub overdue_host_count: i64,
     /// Hosts where something keeps it.
     pub blocked_host_count: i64,
+    /// Those that come with it on some of the hosts, twenty at most; `/api/v1/advisories?name=…` has all.
     pub advisories: Vec<String>,
     #[serde(with = "rfc3339::option")]
     pub security_since: Option<OffsetDateTime>,
@@ -127,6 +128,8 @@ pub type Place = (Option<OffsetDateTime>, String, String);
 
 /// Never due comes last.
 const DUE: &str = "coalesce(due_at, 'infinity')";
+/// So many hosts' updates of a package are looked at for the advisories that are named with it.
+const ADVISORY_HOSTS: i64 = 200;
 
 /// Updates, those first that are due first.
 pub async fn list(
@@ -135,14 +138,31 @@ pub async fn list(
     after: Option<Place>,
     limit: i64,
 ) -> sqlx::Result<Vec<UpdateRow>> {
-    let mut sql = QueryBuilder::new(
+    let mut sql = QueryBuilder::new("");
+    push_list(&mut sql, which, after, limit);
+    sql.build_query_as().fetch_all(connection).await
+}
+
+/// How Postgres would read a page, for tests.
+pub async fn explain(
+    connection: &mut PgConnection,
+    which: &Which,
+    after: Option<Place>,
+) -> sqlx::Result<String> {
+    let mut sql = QueryBuilder::new("explain ");
+    push_list(&mut sql, which, after, 50);
+    let lines: Vec<String> = sql.build_query_scalar().fetch_all(connection).await?;
+    Ok(lines.join("\n"))
+}
+
+fn push_list(sql: &mut QueryBuilder<Postgres>, which: &Which, after: Option<Place>, limit: i64) {
+    sql.push(
         "select * from (select u.*, h.name as host_name, u.host_id || u.manager || ':' || u.arch as id
          from pending_updates u join hosts h using (host_id) where ",
     );
-    push(&mut sql, which);
+    push(sql, which);
     sql.push(") as u where true");
-    sorted(&mut sql, "name", after, limit);
-    sql.build_query_as().fetch_all(connection).await
+    sorted(sql, "name", after, limit);
 }
 
 /// How many updates match.
@@ -154,6 +174,22 @@ pub async fn count(connection: &mut PgConnection, which: &Which) -> sqlx::Result
     sql.build_query_scalar().fetch_one(connection).await
 }
 
+/// A page of sums, and how many there are in all; none where nothing comes after the cursor.
+pub type Summed<T> = (Vec<T>, Option<i64>);
+
+/// A row and how many there are.
+#[derive(sqlx::FromRow)]
+struct Counted<T> {
+    #[sqlx(flatten)]
+    row: T,
+    total: i64,
+}
+
+fn summed<T>(rows: Vec<Counted<T>>) -> Summed<T> {
+    let total = rows.first().map(|first| first.total);
+    (rows.into_iter().map(|counted| counted.row).collect(), total)
+}
+
 /// Packages, those first that are due first on any host.
 pub async fn list_packages(
     connection: &mut PgConnection,
@@ -161,24 +197,36 @@ pub async fn list_packages(
     now: OffsetDateTime,
     after: Option<Place>,
     limit: i64,
-) -> sqlx::Result<Vec<PackageRow>> {
-    let mut sql = QueryBuilder::new(
-        "select *, array(select distinct a from pending_updates u, unnest(u.advisories) a
-                         where u.name = g.name and u.manager = g.manager order by a limit 20) as advisories
-         from (select manager, u.name, manager as id, count(distinct u.host_id) as host_count,
-             count(distinct u.host_id) filter (where is_security) as security_host_count,
-             count(distinct u.host_id) filter (where due_at < ",
-    );
+) -> sqlx::Result<Summed<PackageRow>> {
+    let from = " from pending_updates u join hosts h using (host_id) where ";
+    let mut sql = QueryBuilder::new(format!(
+        "select *, array(select distinct a
+                         from (select advisories from pending_updates u where u.name = g.name and u.manager = g.manager
+                                   and u.advisories <> '{{}}' limit {ADVISORY_HOSTS}) as u, unnest(u.advisories) a
+                         order by a limit 20) as advisories
+         from (select manager, name, manager as id, count(*) as host_count, count(*) over () as total,
+             count(*) filter (where is_security) as security_host_count, count(*) filter (where due_at < "
+    ));
     sql.push_bind(now);
     sql.push(
-        ") as overdue_host_count, count(distinct u.host_id) filter (where blocked_why is not null) as blocked_host_count,
+        ") as overdue_host_count, count(*) filter (where is_blocked) as blocked_host_count,
              min(security_since) as security_since, min(due_at) as due_at
-         from pending_updates u join hosts h using (host_id) where ",
+         from (select u.manager, u.name, u.is_security, u.due_at, u.blocked_why is not null as is_blocked,
+                   u.security_since",
     );
+    sql.push(from);
     push(&mut sql, which);
-    sql.push(" group by manager, u.name) as g where true");
+    sql.push(
+        " and not u.is_multiarch union all
+          select u.manager, u.name, bool_or(u.is_security), min(u.due_at), bool_or(u.blocked_why is not null),
+                   min(u.security_since)",
+    );
+    sql.push(from);
+    push(&mut sql, which);
+    sql.push(" and u.is_multiarch group by u.host_id, u.manager, u.name) as u group by manager, name) as g where true");
     sorted(&mut sql, "name", after, limit);
-    sql.build_query_as().fetch_all(connection).await
+    let rows = sql.build_query_as().fetch_all(connection).await?;
+    Ok(summed(rows))
 }
 
 /// How many packages match.
@@ -197,21 +245,47 @@ pub async fn list_advisories(
     now: OffsetDateTime,
     after: Option<Place>,
     limit: i64,
-) -> sqlx::Result<Vec<AdvisoryRow>> {
+) -> sqlx::Result<Summed<AdvisoryRow>> {
     let mut sql = QueryBuilder::new(
-        "select * from (select a as id, a as name, max(severity) as severity, count(distinct u.host_id) as host_count,
-             count(distinct u.host_id) filter (where due_at < ",
+        "select *, array[]::text[] as packages
+         from (select a as id, a as name, max(severity) as severity, count(*) as host_count, count(*) over () as total,
+             count(*) filter (where due_at < ",
     );
     sql.push_bind(now);
     sql.push(
-        ") as overdue_host_count, (array_agg(distinct u.name::text))[1:20] as packages,
-             min(security_since) as security_since, min(due_at) as due_at
-         from pending_updates u join hosts h using (host_id) cross join unnest(u.advisories) a where ",
+        ") as overdue_host_count, min(security_since) as security_since, min(due_at) as due_at
+         from (select a, max(u.severity) as severity, min(u.security_since) as security_since, min(u.due_at) as due_at
+               from pending_updates u join hosts h using (host_id) cross join unnest(u.advisories) a where ",
     );
     push(&mut sql, which);
-    sql.push(" group by a) as g where true");
+    sql.push(" group by u.host_id, a) as u group by a) as g where true");
     sorted(&mut sql, "name collate \"C\"", after, limit);
-    sql.build_query_as().fetch_all(connection).await
+    let (mut rows, total) =
+        summed::<AdvisoryRow>(sql.build_query_as().fetch_all(&mut *connection).await?);
+    let ids: Vec<_> = rows.iter().map(|row| row.id.clone()).collect();
+    for (id, packages) in packages_of(connection, &ids).await? {
+        if let Some(row) = rows.iter_mut().find(|row| row.id == id) {
+            row.packages = packages;
+        }
+    }
+    Ok((rows, total))
+}
+
+/// The packages that come with each of these advisories, twenty of each at most.
+async fn packages_of(
+    connection: &mut PgConnection,
+    ids: &[String],
+) -> sqlx::Result<Vec<(String, Vec<String>)>> {
+    let rows = sqlx::query!(
+        r#"select id as "id!", (array_agg(name order by name))[1:20] as "packages!"
+           from (select distinct a as id, name from pending_updates u cross join unnest(u.advisories) a
+                 where a = any($1)) as u
+           group by id"#,
+        ids
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.id, row.packages)).collect())
 }
 
 /// How many advisories match.
@@ -333,15 +407,20 @@ fn push(sql: &mut QueryBuilder<Postgres>, which: &Which) {
 /// The end of a statement whose rows have `due_at`, `name` and `id`.
 fn sorted(sql: &mut QueryBuilder<Postgres>, name: &str, after: Option<Place>, limit: i64) {
     if let Some((due_at, after_name, id)) = after {
-        sql.push(format!(
-            " and ({DUE}, {name}, id collate \"C\") > (coalesce("
-        ))
-        .push_bind(due_at)
-        .push("::timestamptz, 'infinity'), ")
-        .push_bind(after_name)
-        .push(", ")
-        .push_bind(id)
-        .push(")");
+        // The index has the first two, and the planner takes them from no comparison of three.
+        sql.push(format!(" and ({DUE}, {name}) >= (coalesce("))
+            .push_bind(due_at)
+            .push("::timestamptz, 'infinity'), ")
+            .push_bind(after_name.clone())
+            .push(format!(
+                ") and ({DUE}, {name}, id collate \"C\") > (coalesce("
+            ))
+            .push_bind(due_at)
+            .push("::timestamptz, 'infinity'), ")
+            .push_bind(after_name)
+            .push(", ")
+            .push_bind(id)
+            .push(")");
     }
     sql.push(format!(" order by {DUE}, {name}, id collate \"C\" limit "))
         .push_bind(limit);

@@ -140,6 +140,23 @@ impl PatchesPage {
         }
     }
 
+    /// All that match as CSV.
+    fn csv(&self) -> String {
+        let list = match self.list {
+            List::Hosts(_) => "updates/hosts",
+            List::Packages(_) => "updates/packages",
+            List::Advisories(_) => "advisories",
+            List::Updates(_) => "updates",
+        };
+        let mut address = format!("/api/v1/{list}?format=csv");
+        for (name, value) in self.asked.set() {
+            if name != "view" {
+                let _ = write!(address, "&{name}={}", encoded(value));
+            }
+        }
+        address
+    }
+
     /// The lists: where, what they are called, and whether it is this one.
     fn views(&self) -> Vec<(String, &'static str, bool)> {
         let views = VIEWS.into_iter();
@@ -258,7 +275,7 @@ pub async fn page(
                 state: given(&asked.state),
                 tag: given(&asked.tag),
                 cursor: given(&asked.cursor),
-                limit: None,
+                ..PatchHostsQuery::default()
             };
             List::Hosts(api::by_host(&app, &query).await?)
         }

@@ -161,7 +161,7 @@ export const flows = {
       await t.page.waitForURL((url) => url.pathname === '/settings/roles');
       await t.page.waitForLoadState();
       await t.page.keyboard.press('Control+k');
-      const field = t.page.getByRole('combobox', { name: 'Hosts, pages, actions' });
+      const field = t.page.getByRole('combobox', { name: 'Hosts, packages, pages, actions' });
       await field.fill('audit');
       await t.page.getByRole('option', { name: /Overview/ }).waitFor({ state: 'hidden' });
       await t.page.getByRole('option', { name: /Audit log/ }).first().waitFor();

@@ -96,6 +96,8 @@ pub struct Results {
     /// Rows of hosts and of the dictionary.
     pub rows: i64,
     pub dictionary: i64,
+    /// Updates that are pending, in rows.
+    pub updates: u64,
     pub baseline: Asked,
     pub asked: Vec<Asked>,
 }
@@ -133,6 +135,7 @@ pub async fn run(options: Options, say: impl Fn(&str)) -> anyhow::Result<Results
     ensure!(rows == expected, "{rows} rows of {expected}");
     let dictionary = sqlx::query_scalar("select count(*) from packages");
     let dictionary = dictionary.fetch_one(&mut own).await?;
+    let updates = pending(&mut own).await?;
     let vacuum = sqlx::query("vacuum analyze");
     vacuum.execute(&mut own).await?;
     let new = NewToken::of_role("bench", Role::Admin, "bench");
@@ -156,6 +159,7 @@ pub async fn run(options: Options, say: impl Fn(&str)) -> anyhow::Result<Results
         unchanged,
         rows,
         dictionary,
+        updates,
         baseline,
         asked,
     })
@@ -190,6 +194,31 @@ async fn load(subject: &Subject, members: &[Member], options: Options) -> anyhow
         done??;
     }
     Ok((hosts * options.packages) as f64 / begin.elapsed().as_secs_f64())
+}
+
+/// Enters updates: about one of forty packages of each host, a third of them for security, of 400 advisories.
+async fn pending(connection: &mut PgConnection) -> anyhow::Result<u64> {
+    let rows = sqlx::query(
+        "insert into pending_updates (host_id, manager, name, arch, installed, candidate, is_security, advisories,
+             first_seen_at, security_since, due_at)
+         select h.host_id, 'dpkg', 'package-' || lpad(n::text, 4, '0'), 'amd64', '1', '2', n % 3 = 0,
+             case when n % 3 = 0 then array['DSA-' || n] else '{}' end, now(),
+             case when n % 3 = 0 then now() - n * interval '30 min' end,
+             case when n % 3 = 0 then now() + (n - 400) * interval '30 min' end
+         from hosts h, generate_series(1, 1200) n where abs(hashtext(h.host_id::text || n)) % 40 = 0",
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query(
+        "insert into host_patches (host_id, metadata_at, checked_at, update_count, security_count, blocked_count,
+             security_since, due_at)
+         select host_id, now(), now(), count(*), count(*) filter (where is_security), 0, min(security_since),
+             min(due_at)
+         from pending_updates group by host_id on conflict do nothing",
+    )
+    .execute(connection)
+    .await?;
+    Ok(rows.rows_affected())
 }
 
 /// Heartbeats from a thread of their own, as long as it is asked for.
@@ -435,6 +464,10 @@ async fn ask(
         "/packages".to_owned(),
         format!("/hosts/{host}/packages"),
         "/patches".to_owned(),
+        "/patches?view=packages".to_owned(),
+        "/patches?view=advisories".to_owned(),
+        "/patches?view=updates".to_owned(),
+        "/api/v1/updates?security=true&overdue=true".to_owned(),
     ];
     let mut all = Vec::new();
     for path in paths {

@@ -72,6 +72,7 @@ pub(super) async fn apply(
         unknown: unknown_words(&checks),
         metadata_at: known.min().and_then(instant),
     };
+    rows::mark_multiarch(&mut transaction, host).await?;
     host_patches::update_due(&mut transaction, Some(host.0), &keeper.rules).await?;
     host_patches::refresh(&mut transaction, host, &asked, now).await?;
     host_patches::update_liveness(&mut transaction, Some(host.0)).await?;

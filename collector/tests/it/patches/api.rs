@@ -1,14 +1,17 @@
 //! `/api/v1/packages`, `/api/v1/updates` and `/api/v1/advisories`.
 
+use http::Method;
 use infratrack_collector::jobs::{patches, run};
 use infratrack_collector::store::package_search::{self, Range, Which};
+use infratrack_collector::store::update_search;
 use infratrack_shared::version::deb;
-use infratrack_shared::wire::packages::UpdatesPart;
+use infratrack_shared::wire::packages::{PendingUpdate, UpdatesPart};
 use serde_json::{Value, json};
 use time::Duration;
 
 use super::{asked, held, host, update};
 use crate::harness::Collector;
+use crate::hosts::call;
 
 /// A field of every item, in order.
 fn of_items(answer: &Value, field: &str) -> Vec<String> {
@@ -114,6 +117,113 @@ async fn updates_are_listed_by_what_is_due_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn hosts_are_counted_once_whatever_architectures_they_have_a_package_for() {
+    let collector = Collector::start().await;
+    let foreign = |update: PendingUpdate| PendingUpdate {
+        arch: "i386".to_owned(),
+        ..update
+    };
+    let one = update("libc6", "2", Some("critical"));
+    let two = vec![
+        one.clone(),
+        held(foreign(one.clone())),
+        update("b", "2", None),
+    ];
+    host(&collector, &[], &asked(None, two)).await;
+    host(&collector, &[], &asked(None, vec![one])).await;
+    let packages = collector.get("/api/v1/updates/packages").await;
+    assert_eq!(packages["total"], 2);
+    assert_eq!(of_items(&packages, "name"), ["libc6", "b"]);
+    let libc = &packages["items"][0];
+    assert_eq!(libc["host_count"], 2, "{libc}");
+    assert_eq!(libc["security_host_count"], 2, "{libc}");
+    assert_eq!(libc["blocked_host_count"], 1, "{libc}");
+    assert_eq!(libc["advisories"], json!(["DSA-libc6"]));
+    let advisories = collector.get("/api/v1/advisories").await;
+    assert_eq!(advisories["items"][0]["host_count"], 2);
+    assert_eq!(advisories["items"][0]["packages"], json!(["libc6"]));
+    // The sums are of everything, wherever a page begins.
+    let first = collector.get("/api/v1/updates/packages?limit=1").await;
+    let cursor = first["next_cursor"].as_str().unwrap();
+    let path = format!("/api/v1/updates/packages?limit=1&cursor={cursor}");
+    let rest = collector.get(&path).await;
+    assert_eq!(
+        (of_items(&rest, "name"), &rest["total"]),
+        (vec!["b".to_owned()], &json!(2))
+    );
+    let cursor = rest["next_cursor"].as_str().unwrap();
+    let path = format!("/api/v1/updates/packages?limit=1&cursor={cursor}");
+    let none = collector.get(&path).await;
+    assert_eq!((&none["items"], &none["total"]), (&json!([]), &json!(2)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_list_is_a_table_too_with_all_that_match() {
+    let collector = Collector::start().await;
+    let pending = vec![
+        update("=a", "2", None),
+        update("b", "2", Some("unrated")),
+        held(update("c", "2", Some("low"))),
+    ];
+    host(&collector, &[], &asked(None, pending)).await;
+    collector.host().await;
+    for (path, column, values) in [
+        ("/api/v1/updates?security=true", "name", &["b", "c"][..]),
+        ("/api/v1/updates?q=%3D", "name", &["'=a"]),
+        ("/api/v1/updates/packages", "name", &["b", "c", "'=a"]),
+        ("/api/v1/advisories?severity=low", "packages", &["c"]),
+        (
+            "/api/v1/updates/hosts?state=security",
+            "security_count",
+            &["2"],
+        ),
+        ("/api/v1/updates/hosts?state=unknown", "update_count", &[""]),
+    ] {
+        let sign = if path.contains('?') { '&' } else { '?' };
+        let path = format!("{path}{sign}format");
+        let answer = call(&collector, Method::GET, &format!("{path}=csv"), &[], "").await;
+        assert_eq!(answer.status(), 200, "{path}");
+        let mut reader = csv::Reader::from_reader(&answer.body()[..]);
+        let place = reader
+            .headers()
+            .unwrap()
+            .iter()
+            .position(|name| name == column);
+        let rows = reader
+            .records()
+            .map(|row| row.unwrap()[place.unwrap()].to_owned());
+        assert_eq!(rows.collect::<Vec<_>>(), values, "{path}");
+        let answer = call(&collector, Method::GET, &format!("{path}=ndjson"), &[], "").await;
+        let lines = answer.body().split_inclusive(|byte| *byte == b'\n');
+        let lines = lines.map(serde_json::from_slice::<Value>);
+        assert_eq!(
+            lines.collect::<Result<Vec<_>, _>>().unwrap().len(),
+            values.len()
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn updates_are_read_in_the_order_of_the_index() {
+    let collector = Collector::start().await;
+    let mut connection = collector.pool.acquire().await.unwrap();
+    // Of a table without rows any plan is as good.
+    for way in ["enable_seqscan", "enable_sort"] {
+        let sql = format!("set {way} = off");
+        let sql = sqlx::AssertSqlSafe(sql);
+        sqlx::query(sql).execute(&mut *connection).await.unwrap();
+    }
+    let after = Some((None, "b".to_owned(), "x".to_owned()));
+    let which = update_search::Which::default();
+    for after in [None, after] {
+        let plan = update_search::explain(&mut connection, &which, after);
+        let plan = plan.await.unwrap();
+        assert!(plan.contains("pending_updates_due"), "{plan}");
+        assert!(!plan.contains("Seq Scan"), "{plan}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_host_with_an_overdue_update_is_degraded_and_a_tag_moves_the_date() {
     let collector = Collector::start_with(|config| {
         let mut within = config.patches.within.clone();
@@ -212,7 +322,7 @@ async fn what_is_no_filter_is_refused_with_its_name() {
         ("/api/v1/updates/hosts?state=bad", "state"),
         ("/api/v1/updates?cursor=x", "cursor"),
     ] {
-        let (status, answer) = collector.api(http::Method::GET, path, "").await;
+        let (status, answer) = collector.api(Method::GET, path, "").await;
         assert_eq!(status, 400, "{path}");
         assert_eq!(answer["errors"][0]["parameter"], name, "{answer}");
     }

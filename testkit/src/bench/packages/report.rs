@@ -52,8 +52,8 @@ pub fn text(results: &Results, date: &str, command: &str) -> anyhow::Result<Stri
     )?;
     writeln!(
         text,
-        "| request, to its first byte | p50 | p95 | p99 | of `{}` at p95 |\n| --- | --- | --- | --- | --- |",
-        results.baseline.path
+        "With {} updates pending beside:\n\n| request, to its first byte | p50 | p95 | p99 | of `{}` at p95 |\n| --- | --- | --- | --- | --- |",
+        results.updates, results.baseline.path
     )?;
     for asked in &results.asked {
         let ms = |share| percentile(&asked.took, share).as_secs_f64() * 1000.0;
