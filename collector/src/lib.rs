@@ -9,6 +9,7 @@ pub mod blob;
 pub mod ca;
 pub mod ca_log;
 pub mod caller;
+pub mod changes;
 pub mod cli;
 pub mod clock;
 pub mod condition;

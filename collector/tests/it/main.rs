@@ -7,6 +7,7 @@ mod api;
 mod audit;
 mod audited;
 mod canary;
+mod changes;
 mod demo;
 mod fleet;
 mod harness;

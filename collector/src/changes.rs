@@ -1,0 +1,5 @@
+//! What changed a fleet and who did it: documents of Terraform and Ansible in, changes out. Everything here is a function
+//! of its arguments: no database, no clock.
+
+pub mod json;
+pub mod terraform;

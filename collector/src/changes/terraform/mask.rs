@@ -1,0 +1,562 @@
+//! What is kept of a value and of a change: without what is marked as sensitive, without what its type or name says is
+//! secret, without secrets by value.
+
+use std::collections::{HashMap, HashSet};
+
+use super::super::json::Json;
+use super::secrets::{REDACTED, Scrubber};
+use super::{Attribute, Difference, MAX_ATTRIBUTES, MAX_TEXT};
+
+/// Parts of names of secrets.
+const SECRET_NAMES: [&str; 29] = [
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "private_key",
+    "privatekey",
+    "user_data",
+    "userdata",
+    "custom_data",
+    "connection_string",
+    "connectionstring",
+    "kubeconfig",
+    "kube_config",
+    "api_key",
+    "apikey",
+    "access_key",
+    "accesskey",
+    "credential",
+    "client_key",
+    "signing_key",
+    "encryption_key",
+    "sas_url",
+    "auth_string",
+    "authorization",
+    "bearer",
+    "certificate_pem_key",
+    "ssh_key_private",
+    "master_key",
+];
+/// Ends of names that only sound so.
+const PLAIN_ENDS: [&str; 25] = [
+    "_id",
+    "_ids",
+    "_arn",
+    "_arns",
+    "_name",
+    "_names",
+    "_version",
+    "_versions",
+    "_length",
+    "_policy",
+    "_type",
+    "_enabled",
+    "_required",
+    "_count",
+    "_expiration",
+    "_ttl",
+    "_path",
+    "_file",
+    "_url",
+    "_endpoint",
+    "_on_change",
+    "_algorithm",
+    "_days",
+    "_age",
+    "_usage",
+];
+/// Types whose values are secrets.
+const SECRET_TYPES: [&str; 17] = [
+    "random_password",
+    "random_bytes",
+    "tls_private_key",
+    "aws_iam_access_key",
+    "aws_ssm_parameter",
+    "azurerm_key_vault_secret",
+    "azurerm_key_vault_key",
+    "google_service_account_key",
+    "kubernetes_secret",
+    "kubernetes_secret_v1",
+    "github_actions_secret",
+    "github_actions_organization_secret",
+    "github_actions_environment_secret",
+    "gitlab_project_variable",
+    "gitlab_group_variable",
+    "digitalocean_certificate",
+    "consul_keys",
+];
+/// What is kept of them.
+const PLAIN_OF_SECRET_TYPES: [&str; 38] = [
+    "arn",
+    "name",
+    "name_prefix",
+    "path",
+    "mount",
+    "backend",
+    "region",
+    "location",
+    "namespace",
+    "namespace_in",
+    "tags",
+    "tags_all",
+    "labels",
+    "annotations",
+    "length",
+    "special",
+    "upper",
+    "lower",
+    "numeric",
+    "number",
+    "min_lower",
+    "min_upper",
+    "min_numeric",
+    "min_special",
+    "algorithm",
+    "ecdsa_curve",
+    "rsa_bits",
+    "key_algorithm",
+    "user",
+    "status",
+    "version",
+    "create_date",
+    "type",
+    "tier",
+    "data_type",
+    "overwrite",
+    "repository",
+    "environment_scope",
+];
+
+/// Whether an attribute of this name is secret.
+pub(super) fn is_secret_name(name: &str) -> bool {
+    let name = name.to_lowercase().replace('-', "_");
+    SECRET_NAMES.iter().any(|part| name.contains(part))
+        && !PLAIN_ENDS.iter().any(|end| name.ends_with(end))
+}
+
+/// Whether a resource of this type holds secrets.
+pub(super) fn is_secret_type(kind: &str) -> bool {
+    SECRET_TYPES.contains(&kind) || kind.ends_with("_secret_version") || kind.starts_with("vault_")
+}
+
+/// Both sides of a change, and what is said of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sides<'a> {
+    pub before: Option<&'a Json>,
+    pub after: Option<&'a Json>,
+    pub unknown: Option<&'a Json>,
+    pub before_mask: Option<&'a Json>,
+    pub after_mask: Option<&'a Json>,
+}
+
+impl<'a> Sides<'a> {
+    fn item(self, index: usize) -> Self {
+        self.each(|value| value.and_then(|value| value.items().get(index)))
+    }
+
+    fn each(self, of: impl Fn(Option<&'a Json>) -> Option<&'a Json>) -> Self {
+        Self {
+            before: of(self.before),
+            after: of(self.after),
+            unknown: of(self.unknown),
+            before_mask: of(self.before_mask),
+            after_mask: of(self.after_mask),
+        }
+    }
+
+    fn is_marked(self) -> bool {
+        [self.before_mask, self.after_mask].contains(&Some(&Json::Bool(true)))
+    }
+
+    fn is_unknown(self) -> bool {
+        self.unknown == Some(&Json::Bool(true))
+    }
+
+    /// Whether either side is anything.
+    fn is_something(self) -> bool {
+        [self.before, self.after]
+            .iter()
+            .flatten()
+            .any(|value| !value.is_null())
+            || self.is_unknown()
+    }
+
+    fn is_different(self) -> bool {
+        let or_null = |value: Option<&'a Json>| value.unwrap_or(&Json::Null).clone();
+        self.is_unknown() || or_null(self.before) != or_null(self.after)
+    }
+}
+
+/// The members of objects by name: an object may have a million.
+struct Members<'a> {
+    names: Vec<&'a str>,
+    sides: [HashMap<&'a str, &'a Json>; 5],
+}
+
+impl<'a> Members<'a> {
+    fn of(sides: Sides<'a>) -> Self {
+        let Sides {
+            before,
+            after,
+            unknown,
+            before_mask,
+            after_mask,
+        } = sides;
+        let mut seen = HashSet::new();
+        let named = [before, after, unknown].into_iter().flatten();
+        let names = named.flat_map(|side| side.members().iter().map(|(name, _)| name.as_str()));
+        let names = names.filter(|name| seen.insert(*name)).collect();
+        let map = |side: Option<&'a Json>| {
+            let members = side.map(Json::members).unwrap_or_default().iter();
+            members
+                .map(|(name, value)| (name.as_str(), value))
+                .collect()
+        };
+        Self {
+            names,
+            sides: [before, after, unknown, before_mask, after_mask].map(map),
+        }
+    }
+
+    fn get(&self, name: &str) -> Sides<'a> {
+        let [before, after, unknown, before_mask, after_mask] =
+            self.sides.each_ref().map(|side| side.get(name).copied());
+        Sides {
+            before,
+            after,
+            unknown,
+            before_mask,
+            after_mask,
+        }
+    }
+}
+
+/// What is secret whatever marks say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Secrecy {
+    Plain,
+    /// A resource of a secret type, at its top.
+    Type,
+    /// By its name, or inside something that is.
+    Named,
+    /// Nothing says what is secret.
+    Unmarked,
+}
+
+/// What is kept of a resource's change.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    pub before: Option<Json>,
+    pub after: Option<Json>,
+    pub attributes: Vec<Attribute>,
+    pub is_cut: bool,
+}
+
+/// Takes secrets out of a change, and finds what differs.
+pub(super) fn change(sides: Sides<'_>, secrecy: Secrecy, scrubber: &mut Scrubber) -> Kept {
+    let mut walk = Walk {
+        scrubber,
+        attributes: Vec::new(),
+        is_cut: false,
+        path: Vec::new(),
+    };
+    let (before, after) = walk.node(sides, secrecy);
+    Kept {
+        before,
+        after,
+        attributes: walk.attributes,
+        is_cut: walk.is_cut,
+    }
+}
+
+struct Walk<'a> {
+    scrubber: &'a mut Scrubber,
+    attributes: Vec<Attribute>,
+    is_cut: bool,
+    path: Vec<String>,
+}
+
+type Pair = (Option<Json>, Option<Json>);
+
+impl Walk<'_> {
+    fn node(&mut self, sides: Sides<'_>, secrecy: Secrecy) -> Pair {
+        let is_named = secrecy == Secrecy::Named && !is_flag(sides.before) && !is_flag(sides.after);
+        let is_unmarked = secrecy == Secrecy::Unmarked && !self.path.is_empty();
+        if sides.is_marked() || is_named || is_unmarked {
+            return self.secret(sides);
+        }
+        if let Some(is_changed) = [sides.before, sides.after]
+            .into_iter()
+            .flatten()
+            .find_map(redacted)
+        {
+            // Whoever sent it masked it.
+            if is_changed {
+                self.differs(Difference::SensitiveChanged, None, None);
+            }
+            return (sides.before.cloned(), sides.after.cloned());
+        }
+        if sides.is_unknown() {
+            let before = sides.before.map(|value| self.clean(value));
+            self.differs(Difference::Unknown, before.clone(), None);
+            return (before, None);
+        }
+        let of = |value: Option<&Json>| value.filter(|value| !value.is_null()).cloned();
+        match (sides.before, sides.after) {
+            (Some(Json::Object(_)), Some(Json::Object(_)) | None | Some(Json::Null))
+            | (None | Some(Json::Null), Some(Json::Object(_))) => self.object(sides, secrecy),
+            (Some(Json::Array(_)), Some(Json::Array(_)) | None | Some(Json::Null))
+            | (None | Some(Json::Null), Some(Json::Array(_))) => self.array(sides),
+            (before, after) => {
+                let is_different = sides.is_different();
+                let (was, is) = (of(before).is_some(), of(after).is_some());
+                let before = before.map(|value| self.clean(value));
+                let after = after.map(|value| self.clean(value));
+                if is_different && (was || is) {
+                    let what = match (was, is) {
+                        (false, _) => Difference::Added,
+                        (true, false) => Difference::Removed,
+                        (true, true) => Difference::Changed,
+                    };
+                    self.differs(what, before.clone(), after.clone());
+                }
+                (before, after)
+            }
+        }
+    }
+
+    fn object(&mut self, sides: Sides<'_>, secrecy: Secrecy) -> Pair {
+        let members = Members::of(sides);
+        let is_pair = [sides.before, sides.after]
+            .into_iter()
+            .flatten()
+            .any(is_secret_pair);
+        let is_secret_object = [sides.before, sides.after]
+            .into_iter()
+            .flatten()
+            .any(|value| value.get("kind").and_then(Json::as_str) == Some("Secret"));
+        let mut before = sides.before.and_then(emptied);
+        let mut after = sides.after.and_then(emptied);
+        for &name in &members.names {
+            let inner = match secrecy {
+                Secrecy::Type if PLAIN_OF_SECRET_TYPES.contains(&name) => Secrecy::Plain,
+                Secrecy::Type => Secrecy::Named,
+                Secrecy::Unmarked => Secrecy::Unmarked,
+                _ if is_secret_name(name)
+                    || is_pair && name == "value"
+                    || is_secret_object
+                        && ["data", "stringData", "string_data"].contains(&name) =>
+                {
+                    Secrecy::Named
+                }
+                _ => Secrecy::Plain,
+            };
+            let shown = self.scrubber.text(name);
+            self.path.push(shown.clone());
+            let (was, is) = self.node(members.get(name), inner);
+            self.path.pop();
+            for (side, value) in [(&mut before, was), (&mut after, is)] {
+                if let (Some(Json::Object(members)), Some(value)) = (side, value) {
+                    members.push((shown.clone(), value));
+                }
+            }
+        }
+        (
+            before.or_else(|| sides.before.cloned()),
+            after.or_else(|| sides.after.cloned()),
+        )
+    }
+
+    fn array(&mut self, sides: Sides<'_>) -> Pair {
+        let length = |value: Option<&Json>| value.map_or(0, |value| value.items().len());
+        let most = length(sides.before).max(length(sides.after));
+        let mut before = sides.before.and_then(emptied);
+        let mut after = sides.after.and_then(emptied);
+        for index in 0..most {
+            self.path.push(index.to_string());
+            let (was, is) = self.node(sides.item(index), Secrecy::Plain);
+            self.path.pop();
+            for (side, value) in [(&mut before, was), (&mut after, is)] {
+                if let (Some(Json::Array(items)), Some(value)) = (side, value) {
+                    items.push(value);
+                }
+            }
+        }
+        (
+            before.or_else(|| sides.before.cloned()),
+            after.or_else(|| sides.after.cloned()),
+        )
+    }
+
+    fn secret(&mut self, sides: Sides<'_>) -> Pair {
+        if !sides.is_something() {
+            return (sides.before.cloned(), sides.after.cloned());
+        }
+        let told = [sides.before, sides.after]
+            .into_iter()
+            .flatten()
+            .find_map(redacted);
+        let is_changed = told.unwrap_or_else(|| sides.is_different());
+        let is_masked = |value: &Json| redacted(value).is_some() || *value == Json::from(REDACTED);
+        let shown = [sides.before, sides.after].into_iter().flatten();
+        let mut shown = shown.filter(|value| !value.is_null()).peekable();
+        if shown.peek().is_some() && !shown.all(is_masked) {
+            self.scrubber.count += 1;
+        }
+        if is_changed {
+            let what = if self.scrubber.is_blind {
+                Difference::Sensitive
+            } else {
+                Difference::SensitiveChanged
+            };
+            self.differs(what, None, None);
+        }
+        let mask = |value: Option<&Json>| {
+            value.map(|value| {
+                if value.is_null() {
+                    Json::Null
+                } else {
+                    redaction(is_changed)
+                }
+            })
+        };
+        (mask(sides.before), mask(sides.after))
+    }
+
+    fn clean(&mut self, value: &Json) -> Json {
+        clean(value, self.scrubber)
+    }
+
+    fn differs(&mut self, what: Difference, before: Option<Json>, after: Option<Json>) {
+        if self.attributes.len() >= MAX_ATTRIBUTES {
+            self.is_cut = true;
+            return;
+        }
+        self.attributes.push(Attribute {
+            path: self.path.clone(),
+            what,
+            before: before.map(cut),
+            after: after.map(cut),
+        });
+    }
+}
+
+/// A value that stands by itself, without secrets.
+pub(super) fn clean(value: &Json, scrubber: &mut Scrubber) -> Json {
+    match value {
+        Json::Null | Json::Bool(_) => value.clone(),
+        Json::Number(number) => {
+            if scrubber.finds(number) {
+                scrubber.count += 1;
+                return Json::from(REDACTED);
+            }
+            value.clone()
+        }
+        Json::String(text) => Json::String(clean_text(text, scrubber)),
+        Json::Array(items) => Json::Array(items.iter().map(|item| clean(item, scrubber)).collect()),
+        Json::Object(members) => {
+            let is_pair = is_secret_pair(value);
+            let clean_member = |(name, value): &(String, Json)| {
+                let is_secret = is_secret_name(name) || is_pair && name == "value";
+                let kept = if is_secret && !matches!(value, Json::Null | Json::Bool(_)) {
+                    let is_masked = redacted(value).is_some() || *value == Json::from(REDACTED);
+                    scrubber.count += u64::from(!is_masked);
+                    Json::from(REDACTED)
+                } else {
+                    clean(value, scrubber)
+                };
+                (scrubber.text(name), kept)
+            };
+            Json::Object(members.iter().map(clean_member).collect())
+        }
+    }
+}
+
+/// A text that may itself be a document with secrets by name.
+fn clean_text(text: &str, scrubber: &mut Scrubber) -> String {
+    let text = scrubber.text(text);
+    if !text.starts_with(['{', '[']) {
+        return text;
+    }
+    let Ok(inner) = Json::parse(text.as_bytes()) else {
+        return text;
+    };
+    let before = scrubber.count;
+    let kept = clean(&inner, scrubber);
+    if scrubber.count == before {
+        return text;
+    }
+    kept.to_text()
+}
+
+/// `{"name": "DB_PASSWORD", "value": "…"}`.
+fn is_secret_pair(value: &Json) -> bool {
+    let name = value.get("name").or_else(|| value.get("key"));
+    name.and_then(Json::as_str).is_some_and(is_secret_name)
+}
+
+fn is_flag(value: Option<&Json>) -> bool {
+    matches!(value, Some(Json::Bool(_)))
+}
+
+fn emptied(value: &Json) -> Option<Json> {
+    match value {
+        Json::Object(_) => Some(Json::Object(Vec::new())),
+        Json::Array(_) => Some(Json::Array(Vec::new())),
+        _ => None,
+    }
+}
+
+fn redaction(is_changed: bool) -> Json {
+    Json::Object(vec![
+        ("redacted".to_owned(), Json::Bool(true)),
+        ("changed".to_owned(), Json::Bool(is_changed)),
+    ])
+}
+
+/// Whether it was masked before, and if so whether it changed.
+fn redacted(value: &Json) -> Option<bool> {
+    let is_one = value.members().len() == 2 && value.get("redacted") == Some(&Json::Bool(true));
+    is_one.then(|| value.get("changed")?.as_bool()).flatten()
+}
+
+fn cut(value: Json) -> Json {
+    let Json::String(text) = &value else {
+        return value;
+    };
+    let Some((at, _)) = text.char_indices().nth(MAX_TEXT) else {
+        return value;
+    };
+    let rest = text.get(at..).unwrap_or_default().chars().count();
+    Json::String(format!(
+        "{}… ({rest} characters more)",
+        text.get(..at).unwrap_or_default()
+    ))
+}
+
+/// Whether a member of a resource of a secret type is none itself.
+pub(super) fn is_plain_of_secret_type(name: &str) -> bool {
+    PLAIN_OF_SECRET_TYPES.contains(&name)
+}
+
+/// Marks and other shapes: the names of members are kept, whatever they are; texts are freed of secrets.
+pub(super) fn clean_names(value: &Json, scrubber: &mut Scrubber) -> Json {
+    match value {
+        Json::Object(members) => {
+            let members = members.iter();
+            let member = |(name, value): &(String, Json)| {
+                (scrubber.text(name), clean_names(value, scrubber))
+            };
+            Json::Object(members.map(member).collect())
+        }
+        Json::Array(items) => Json::Array(
+            items
+                .iter()
+                .map(|item| clean_names(item, scrubber))
+                .collect(),
+        ),
+        other => clean(other, scrubber),
+    }
+}

@@ -1,0 +1,580 @@
+//! A plan, as `terraform show -json PLANFILE` prints it. It is read twice: first for what is secret anywhere in it, then
+//! for what it changes. One resource at a time is held.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::super::json::{Json, Reader};
+use super::kind::Head;
+use super::links::{Mark, Table};
+use super::mask::{self, Kept, Secrecy, Sides};
+use super::secrets::{Scrubber, Secrets};
+use super::{Action, Attribute, MAX_CHANGES, Marks, Part, Refusal, Resource, Summary};
+
+/// A plan without secrets.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Major and minor.
+    pub format: (u32, u32),
+    pub terraform_version: Option<String>,
+    /// When it was made, as the document says it.
+    pub timestamp: Option<String>,
+    /// Null where the document does not say.
+    pub is_applyable: Option<bool>,
+    pub is_complete: Option<bool>,
+    pub is_errored: Option<bool>,
+    pub summary: Summary,
+    pub resources: Vec<Resource>,
+    pub outputs: Vec<Output>,
+    pub checks: Vec<Check>,
+    /// Places that were masked.
+    pub redactions: u64,
+    pub warnings: Vec<String>,
+    /// The plan to download: what changes, drifts and is checked, without secrets.
+    pub artifact: String,
+}
+
+/// An output that changes.
+#[derive(Clone, Debug)]
+pub struct Output {
+    pub name: String,
+    pub action: Action,
+    pub is_sensitive: bool,
+    pub attributes: Vec<Attribute>,
+}
+
+/// A check (`check` block, pre- or postcondition) and what came of it.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Check {
+    pub address: String,
+    /// `pass`, `fail`, `error`, `unknown`.
+    pub status: String,
+    pub messages: Vec<String>,
+}
+
+/// Reads a plan.
+pub(super) fn read(text: &[u8], head: Head, table: &Table) -> Result<Plan, Refusal> {
+    let secrets = collect(text)?;
+    let mut scrubber = secrets.scrubber();
+    scrubber.is_blind = head.format.0 == 0;
+    let mut building = Building::new(scrubber, table);
+    let mut reader = Reader::new(text);
+    reader.object(|name, reader| match name {
+        "resource_changes" => building.list(name, reader, Part::Change),
+        "resource_drift" => building.list(name, reader, Part::Drift),
+        "deferred_changes" => building.list(name, reader, Part::Deferred),
+        "output_changes" => building.outputs(reader),
+        "checks" => building.checks(reader),
+        "relevant_attributes" => {
+            let value = mask::clean(&reader.value()?, &mut building.scrubber);
+            building.member(name, &value.to_text());
+            Ok(())
+        }
+        _ => Ok(reader.skip()?),
+    })?;
+    Ok(building.end(head))
+}
+
+/// Everything that is marked as sensitive anywhere.
+fn collect(text: &[u8]) -> Result<Secrets, Refusal> {
+    let mut secrets = Secrets::default();
+    let mut variables: HashMap<String, Json> = HashMap::new();
+    let mut sensitive: Vec<String> = Vec::new();
+    Reader::new(text).object(|name, reader| match name {
+        "variables" => reader.object(|name, reader| {
+            let value = reader.value()?;
+            variables.insert(
+                name.to_owned(),
+                value.get("value").cloned().unwrap_or_default(),
+            );
+            Ok::<_, Refusal>(())
+        }),
+        "configuration" => reader.object(|name, reader| match name {
+            "root_module" => of_module(reader, &mut secrets, Some(&mut sensitive)),
+            "provider_config" => of_providers(reader, &mut secrets),
+            _ => Ok(reader.skip()?),
+        }),
+        "planned_values" => of_values(reader, &mut secrets),
+        "prior_state" => reader.object(|name, reader| match name {
+            "values" => of_values(reader, &mut secrets),
+            _ => Ok(reader.skip()?),
+        }),
+        "resource_changes" | "resource_drift" | "deferred_changes" => reader.array(|reader| {
+            let value = reader.value()?;
+            of_change(value.get("resource_change").unwrap_or(&value), &mut secrets)
+        }),
+        "output_changes" => reader.object(|_, reader| {
+            let change = reader.value()?;
+            for (side, marks) in [("before", "before_sensitive"), ("after", "after_sensitive")] {
+                marked(change.get(side), change.get(marks), &mut secrets)?;
+            }
+            Ok(())
+        }),
+        _ => Ok(reader.skip()?),
+    })?;
+    for (name, value) in &variables {
+        if sensitive.contains(name) || mask::is_secret_name(name) {
+            secrets.add(value)?;
+        }
+    }
+    Ok(secrets)
+}
+
+/// A module of the configuration: defaults of sensitive variables, and constants that are given to such.
+fn of_module(
+    reader: &mut Reader<'_>,
+    secrets: &mut Secrets,
+    mut names: Option<&mut Vec<String>>,
+) -> Result<(), Refusal> {
+    reader.object(|member, reader| match member {
+        "variables" => reader.object(|name, reader| {
+            let variable = reader.value()?;
+            let is_sensitive = variable.get("sensitive") == Some(&Json::Bool(true));
+            if is_sensitive || mask::is_secret_name(name) {
+                secrets.add(variable.get("default").unwrap_or(&Json::Null))?;
+                if let Some(names) = &mut names {
+                    names.push(name.to_owned());
+                }
+            }
+            Ok::<_, Refusal>(())
+        }),
+        "module_calls" => reader.object(|_, reader| {
+            let mut given = Json::Null;
+            let mut inner = Vec::new();
+            reader.object(|member, reader| match member {
+                "expressions" => {
+                    given = reader.value()?;
+                    Ok::<_, Refusal>(())
+                }
+                "module" => of_module(reader, secrets, Some(&mut inner)),
+                _ => Ok(reader.skip()?),
+            })?;
+            for (name, expression) in given.members() {
+                if let Some(constant) = expression.get("constant_value")
+                    && (inner.contains(name) || mask::is_secret_name(name))
+                {
+                    secrets.add(constant)?;
+                }
+            }
+            Ok(())
+        }),
+        _ => Ok(reader.skip()?),
+    })
+}
+
+/// Constants of providers' configurations whose names say that they are secret.
+fn of_providers(reader: &mut Reader<'_>, secrets: &mut Secrets) -> Result<(), Refusal> {
+    reader.object(|_, reader| {
+        let provider = reader.value()?;
+        let expressions = provider.get("expressions").unwrap_or(&Json::Null);
+        for (name, expression) in expressions.members() {
+            if let Some(constant) = expression.get("constant_value")
+                && mask::is_secret_name(name)
+            {
+                secrets.add(constant)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Values of a state or of what is planned.
+pub(super) fn of_values(reader: &mut Reader<'_>, secrets: &mut Secrets) -> Result<(), Refusal> {
+    reader.object(|member, reader| match member {
+        "outputs" => reader.object(|_, reader| {
+            let output = reader.value()?;
+            if output.get("sensitive") == Some(&Json::Bool(true)) {
+                secrets.add(output.get("value").unwrap_or(&Json::Null))?;
+            }
+            Ok::<_, Refusal>(())
+        }),
+        "root_module" => of_module_values(reader, secrets),
+        _ => Ok(reader.skip()?),
+    })
+}
+
+fn of_module_values(reader: &mut Reader<'_>, secrets: &mut Secrets) -> Result<(), Refusal> {
+    reader.object(|member, reader| match member {
+        "resources" => reader.array(|reader| {
+            let resource = reader.value()?;
+            let values = resource.get("values");
+            marked(values, resource.get("sensitive_values"), secrets)?;
+            by_type(resource.get("type"), values, secrets)
+        }),
+        "child_modules" => reader.array(|reader| of_module_values(reader, secrets)),
+        _ => Ok(reader.skip()?),
+    })
+}
+
+fn of_change(resource: &Json, secrets: &mut Secrets) -> Result<(), Refusal> {
+    let Some(change) = resource.get("change") else {
+        return Ok(());
+    };
+    for (side, marks) in [("before", "before_sensitive"), ("after", "after_sensitive")] {
+        marked(change.get(side), change.get(marks), secrets)?;
+        by_type(resource.get("type"), change.get(side), secrets)?;
+    }
+    Ok(())
+}
+
+/// What a type's or an attribute's name says is secret is looked for elsewhere too.
+fn by_type(
+    kind: Option<&Json>,
+    value: Option<&Json>,
+    secrets: &mut Secrets,
+) -> Result<(), Refusal> {
+    let is_secret_type = kind
+        .and_then(Json::as_str)
+        .is_some_and(mask::is_secret_type);
+    for (name, value) in value.map(Json::members).unwrap_or_default() {
+        if mask::is_secret_name(name) || is_secret_type && !mask::is_plain_of_secret_type(name) {
+            secrets.add(value)?;
+        }
+    }
+    Ok(())
+}
+
+/// Values at which a mask is true.
+fn marked(
+    value: Option<&Json>,
+    marks: Option<&Json>,
+    secrets: &mut Secrets,
+) -> Result<(), Refusal> {
+    let (Some(value), Some(marks)) = (value, marks) else {
+        return Ok(());
+    };
+    match marks {
+        Json::Bool(true) => secrets.add(value),
+        Json::Object(marks) => {
+            let members: HashMap<_, _> = value
+                .members()
+                .iter()
+                .map(|(name, value)| (name, value))
+                .collect();
+            marks.iter().try_for_each(|(name, mark)| {
+                marked(members.get(name).copied(), Some(mark), secrets)
+            })
+        }
+        Json::Array(marks) => {
+            let pairs = value.items().iter().zip(marks);
+            pairs
+                .into_iter()
+                .try_for_each(|(value, mark)| marked(Some(value), Some(mark), secrets))
+        }
+        _ => Ok(()),
+    }
+}
+
+struct Building<'a> {
+    table: &'a Table,
+    scrubber: Scrubber,
+    summary: Summary,
+    resources: Vec<Resource>,
+    outputs: Vec<Output>,
+    checks: Vec<Check>,
+    /// Members of the artifact.
+    artifact: String,
+}
+
+impl<'a> Building<'a> {
+    fn new(scrubber: Scrubber, table: &'a Table) -> Self {
+        Self {
+            table,
+            scrubber,
+            summary: Summary::default(),
+            resources: Vec::new(),
+            outputs: Vec::new(),
+            checks: Vec::new(),
+            artifact: String::new(),
+        }
+    }
+
+    fn member(&mut self, name: &str, value: &str) {
+        self.artifact.push_str(",\n\"");
+        self.artifact.push_str(name);
+        self.artifact.push_str("\":");
+        self.artifact.push_str(value);
+    }
+
+    fn list(&mut self, name: &str, reader: &mut Reader<'_>, part: Part) -> Result<(), Refusal> {
+        self.member(name, "[");
+        let mut is_first = true;
+        reader.array(|reader| {
+            let place = || format!("{name}, before byte {}", reader.offset());
+            if self.resources.len() >= MAX_CHANGES {
+                return Err(Refusal::TooMany {
+                    what: "resource changes",
+                    limit: MAX_CHANGES,
+                });
+            }
+            let place = place();
+            let value = reader.value()?;
+            let value = value.get("resource_change").cloned().unwrap_or(value);
+            let (resource, kept) = self.resource(&value, part, place)?;
+            self.artifact.push_str(if is_first { "\n" } else { ",\n" });
+            is_first = false;
+            self.artifact.push_str(&kept.to_text());
+            self.summary.count(&resource);
+            self.resources.push(resource);
+            Ok(())
+        })?;
+        self.artifact.push(']');
+        Ok(())
+    }
+
+    fn resource(
+        &mut self,
+        value: &Json,
+        part: Part,
+        place: String,
+    ) -> Result<(Resource, Json), Refusal> {
+        let shape = |what| Refusal::Shape {
+            what,
+            place: place.clone(),
+            found: "missing or of another type",
+            expected: "as the JSON output format has it",
+        };
+        let change = value
+            .get("change")
+            .ok_or_else(|| shape("`change` of a resource"))?;
+        let address = value
+            .text("address")
+            .ok_or_else(|| shape("`address` of a resource"))?;
+        let actions = actions_of(change).ok_or_else(|| shape("`change.actions` of a resource"))?;
+        let kind = value.text("type").unwrap_or_default();
+        let sides = Sides {
+            before: change.get("before"),
+            after: change.get("after"),
+            unknown: change.get("after_unknown"),
+            before_mask: change.get("before_sensitive"),
+            after_mask: change.get("after_sensitive"),
+        };
+        let secrecy = if self.scrubber.is_blind {
+            Secrecy::Unmarked
+        } else if mask::is_secret_type(&kind) {
+            Secrecy::Type
+        } else {
+            Secrecy::Plain
+        };
+        let marks = Marks {
+            before: self.marks(&kind, change.get("before")),
+            after: self.marks(&kind, change.get("after")),
+        };
+        let kept = mask::change(sides, secrecy, &mut self.scrubber);
+        let mut text = |name: &str| value.text(name).map(|text| self.scrubber.text(&text));
+        let resource = Resource {
+            part,
+            deposed: text("deposed"),
+            module_address: text("module_address"),
+            mode: text("mode").unwrap_or_else(|| "managed".to_owned()),
+            name: text("name").unwrap_or_default(),
+            provider: text("provider_name").unwrap_or_default(),
+            action_reason: text("action_reason"),
+            previous_address: text("previous_address"),
+            kind: text("type").unwrap_or_default(),
+            address: self.scrubber.text(&address),
+            index: value
+                .get("index")
+                .map(|index| mask::clean(index, &mut self.scrubber)),
+            action: Action::of(&actions),
+            is_imported: change
+                .get("importing")
+                .is_some_and(|importing| !importing.is_null()),
+            attributes: kept.attributes.clone(),
+            is_cut: kept.is_cut,
+            marks,
+            actions,
+        };
+        let document = self.document(value, change, kept);
+        Ok((resource, document))
+    }
+
+    /// As the artifact has it: what names the resource, and its change without secrets, configuration and code.
+    fn document(&mut self, value: &Json, change: &Json, kept: Kept) -> Json {
+        let mut members = Vec::new();
+        for (name, member) in value.members() {
+            if name != "change" {
+                members.push((name.clone(), mask::clean(member, &mut self.scrubber)));
+            }
+        }
+        let mut inner = Vec::new();
+        for (name, member) in change.members() {
+            let kept = match name.as_str() {
+                "before" => kept.before.clone(),
+                "after" => kept.after.clone(),
+                // HCL, which may have anything.
+                "generated_config" => None,
+                _ => Some(mask::clean_names(member, &mut self.scrubber)),
+            };
+            if let Some(kept) = kept {
+                inner.push((name.clone(), kept));
+            }
+        }
+        members.push(("change".to_owned(), Json::Object(inner)));
+        Json::Object(members)
+    }
+
+    /// What may tell a host, unless a secret is in it.
+    fn marks(&self, kind: &str, value: Option<&Json>) -> BTreeMap<Mark, Vec<String>> {
+        let Some(value) = value.filter(|_| !self.scrubber.is_blind) else {
+            return BTreeMap::new();
+        };
+        let mut marks = self.table.marks(kind, value);
+        for values in marks.values_mut() {
+            values.retain(|value| !self.scrubber.finds(value));
+        }
+        marks
+    }
+
+    fn outputs(&mut self, reader: &mut Reader<'_>) -> Result<(), Refusal> {
+        let mut document = Vec::new();
+        reader.object(|name, reader| {
+            let change = reader.value()?;
+            let actions = actions_of(&change).unwrap_or_default();
+            let secrecy = if self.scrubber.is_blind || mask::is_secret_name(name) {
+                Secrecy::Named
+            } else {
+                Secrecy::Plain
+            };
+            let sides = Sides {
+                before: change.get("before"),
+                after: change.get("after"),
+                unknown: change.get("after_unknown"),
+                before_mask: change.get("before_sensitive"),
+                after_mask: change.get("after_sensitive"),
+            };
+            let kept = mask::change(sides, secrecy, &mut self.scrubber);
+            let is_sensitive = ["before_sensitive", "after_sensitive"]
+                .iter()
+                .any(|name| change.get(name) == Some(&Json::Bool(true)));
+            let action = Action::of(&actions);
+            self.summary.outputs += u64::from(action != Action::NoOp);
+            let name = self.scrubber.text(name);
+            let wrapped = Json::Object(vec![("change".to_owned(), change.clone())]);
+            let inner = self.document(
+                &wrapped,
+                &change,
+                Kept {
+                    attributes: Vec::new(),
+                    ..kept
+                },
+            );
+            document.push((
+                name.clone(),
+                inner.get("change").cloned().unwrap_or_default(),
+            ));
+            self.outputs.push(Output {
+                name,
+                action,
+                is_sensitive,
+                attributes: kept.attributes,
+            });
+            Ok::<_, Refusal>(())
+        })?;
+        self.member("output_changes", &Json::Object(document).to_text());
+        Ok(())
+    }
+
+    fn checks(&mut self, reader: &mut Reader<'_>) -> Result<(), Refusal> {
+        let mut document = Vec::new();
+        reader.array(|reader| {
+            let check = mask::clean(&reader.value()?, &mut self.scrubber);
+            let status = check.text("status").unwrap_or_default();
+            let counts = &mut self.summary.checks;
+            match status.as_str() {
+                "pass" => counts.pass += 1,
+                "fail" => counts.fail += 1,
+                "error" => counts.error += 1,
+                _ => counts.unknown += 1,
+            }
+            let address = check.get("address");
+            let address = address
+                .and_then(|address| address.text("to_display"))
+                .unwrap_or_default();
+            let instances = check.get("instances").map(Json::items).unwrap_or_default();
+            let problems = instances.iter().flat_map(|instance| {
+                instance
+                    .get("problems")
+                    .map(Json::items)
+                    .unwrap_or_default()
+            });
+            let messages = problems
+                .filter_map(|problem| problem.text("message"))
+                .collect();
+            self.checks.push(Check {
+                address,
+                status,
+                messages,
+            });
+            document.push(check);
+            Ok::<_, Refusal>(())
+        })?;
+        self.member("checks", &Json::Array(document).to_text());
+        Ok(())
+    }
+
+    fn end(mut self, head: Head) -> Plan {
+        let mut warnings = Vec::new();
+        if head.has_no_version {
+            warnings.push("there is no format_version: it was read as format 1.0".to_owned());
+        }
+        if head.format.0 == 0 {
+            warnings.push(
+                "plans before format 1.0 do not mark what is sensitive: their values are not kept"
+                    .to_owned(),
+            );
+        }
+        if head.is_errored == Some(true) {
+            warnings.push("the plan is of a run that failed".to_owned());
+        }
+        if self.summary.unrecognised > 0 {
+            warnings.push(format!(
+                "{} changes have an action that is not known: they are counted nowhere else",
+                self.summary.unrecognised
+            ));
+        }
+        let text = |text: &Option<String>| text.as_deref().map_or(Json::Null, Json::from);
+        let (major, minor) = head.format;
+        let mut artifact =
+            format!("{{\"format_version\":\"{major}.{minor}\",\"terraform_version\":");
+        artifact
+            .push_str(&mask::clean(&text(&head.terraform_version), &mut self.scrubber).to_text());
+        artifact.push_str(",\"timestamp\":");
+        artifact.push_str(&mask::clean(&text(&head.timestamp), &mut self.scrubber).to_text());
+        for (name, value) in [
+            ("applyable", head.is_applyable),
+            ("complete", head.is_complete),
+            ("errored", head.is_errored),
+        ] {
+            if let Some(value) = value {
+                artifact.push_str(&format!(",\"{name}\":{value}"));
+            }
+        }
+        artifact.push_str(&self.artifact);
+        artifact.push_str("\n}\n");
+        Plan {
+            format: head.format,
+            terraform_version: head.terraform_version,
+            timestamp: head.timestamp,
+            is_applyable: head.is_applyable,
+            is_complete: head.is_complete,
+            is_errored: head.is_errored,
+            summary: self.summary,
+            resources: self.resources,
+            outputs: self.outputs,
+            checks: self.checks,
+            redactions: self.scrubber.count,
+            warnings,
+            artifact,
+        }
+    }
+}
+
+fn actions_of(change: &Json) -> Option<Vec<String>> {
+    let Some(Json::Array(actions)) = change.get("actions") else {
+        return None;
+    };
+    let words = actions
+        .iter()
+        .map(|action| action.as_str().map(str::to_owned));
+    words.collect()
+}

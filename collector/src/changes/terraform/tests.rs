@@ -1,0 +1,145 @@
+//! Plans, states and outcomes as Terraform and other programs write them.
+
+use super::*;
+
+fn plan(text: &str) -> Plan {
+    match read(text.as_bytes(), Options::default(), &Table::default()) {
+        Ok(Document::Plan(plan)) => *plan,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn refused(text: &str) -> String {
+    read(text.as_bytes(), Options::default(), &Table::default())
+        .unwrap_err()
+        .to_string()
+}
+
+#[test]
+fn what_is_no_plan_is_refused_by_what_it_is() {
+    for (text, words) in [
+        ("", "the document is empty"),
+        (
+            "$ terraform show -json p\n{}",
+            "begins with other text at byte 0",
+        ),
+        (
+            r#"{"version":4,"serial":1,"lineage":"x","resources":[]}"#,
+            "this is a raw state snapshot",
+        ),
+        (
+            r#"{"plan_format_version":"1.0","provider_schemas":{}}"#,
+            "HCP Terraform's redacted rendering",
+        ),
+        (
+            r#"{"format_version":"1.2","resource_changes":[]} Done."#,
+            "more text at byte 47",
+        ),
+        (
+            r#"{"format_version":"1.2","resource_changes":[{"addr"#,
+            "cut off",
+        ),
+        (
+            r#"{"format_version":"2.0","resource_changes":[]}"#,
+            "format_version 2.0 is not known",
+        ),
+        (
+            r#"{"format_version":"x","resource_changes":[]}"#,
+            "format_version x is not known",
+        ),
+        (r#"{"resource_changes":[]}"#, "there is no format_version"),
+        (r#"{"a":1}"#, "neither a plan nor a state"),
+        ("[]", "this is a JSON list"),
+        ("\"{}\"", "with quotes around"),
+        (
+            r#"{"@level":"info","type":"version"}"#,
+            "the stream of events of `terraform plan -json`",
+        ),
+        (
+            r#"{"format_version":"1.2","resource_changes":[{}]}"#,
+            "`change` of a resource at resource_changes",
+        ),
+        (
+            r#"{"format_version":"1.2","format_version":"1.1"}"#,
+            "there twice",
+        ),
+    ] {
+        let refusal = refused(text);
+        assert!(refusal.contains(words), "{text}: {refusal}");
+    }
+}
+
+#[test]
+fn known_after_apply_is_not_deleted_and_numbers_stay_exact() {
+    let plan = plan(
+        r#"{"format_version":"1.2","resource_changes":[{"address":"a.b","type":"a","name":"b","change":{
+            "actions":["update"],
+            "before":{"id":"1","n":9007199254740993,"gone":"x","l":["a","b"],"same":0.10},
+            "after":{"n":9007199254740994,"l":["a",null],"same":0.10},
+            "after_unknown":{"id":true,"l":[false,true],"new":true},
+            "before_sensitive":{},"after_sensitive":{}}}]}"#,
+    );
+    let found: Vec<_> = plan.resources[0]
+        .attributes
+        .iter()
+        .map(|attribute| {
+            let text = |value: &Option<Json>| value.as_ref().map_or(String::new(), Json::to_text);
+            (
+                attribute.path.join("."),
+                attribute.what,
+                text(&attribute.before),
+                text(&attribute.after),
+            )
+        })
+        .collect();
+    let line = |path: &str, what, before: &str, after: &str| {
+        (path.to_owned(), what, before.to_owned(), after.to_owned())
+    };
+    assert_eq!(
+        found,
+        [
+            line("id", Difference::Unknown, "\"1\"", ""),
+            line(
+                "n",
+                Difference::Changed,
+                "9007199254740993",
+                "9007199254740994"
+            ),
+            line("gone", Difference::Removed, "\"x\"", ""),
+            line("l.1", Difference::Unknown, "\"b\"", ""),
+            line("new", Difference::Unknown, "", ""),
+        ]
+    );
+    assert_eq!(plan.summary.change, 1);
+}
+
+#[test]
+fn unknown_actions_are_shown_and_a_deposed_object_is_another() {
+    let plan = plan(
+        r#"{"format_version":"1.1","resource_changes":[
+            {"address":"a.b","change":{"actions":["no-op"],"before":null,"after":null}},
+            {"address":"a.b","deposed":"00c0ffee","change":{"actions":["delete"],"before":{},"after":null}},
+            {"address":"a.c","change":{"actions":["transmute"]}}]}"#,
+    );
+    assert_eq!(
+        (
+            plan.summary.no_op,
+            plan.summary.destroy,
+            plan.summary.unrecognised
+        ),
+        (1, 1, 1)
+    );
+    assert_eq!(plan.resources[1].deposed.as_deref(), Some("00c0ffee"));
+    assert_eq!(plan.resources[2].actions, ["transmute"]);
+}
+
+#[test]
+fn values_of_plans_without_marks_are_not_kept() {
+    let plan = plan(
+        r#"{"format_version":"0.1","resource_changes":[{"address":"a.b","type":"aws_instance","change":{
+            "actions":["update"],"before":{"x":"open-sesame","y":1},"after":{"x":"other-sesame","y":1}}}]}"#,
+    );
+    assert!(!plan.artifact.contains("sesame"), "{}", plan.artifact);
+    assert_eq!(plan.resources[0].attributes[0].path, ["x"]);
+    assert!(plan.warnings[0].contains("before format 1.0"));
+}

@@ -1,0 +1,3 @@
+//! What Terraform and Ansible did, from what they write to what operators see.
+
+mod real;
