@@ -12,6 +12,8 @@ trap 'wait "$hour" || true' EXIT
 
 cargo test --release --workspace --locked -- --ignored --nocapture --test-threads=1
 
+INFRATRACK_ALL_WINDOWS=1 cargo test --release --workspace --locked --test it -- ui::
+
 export CARGO_TARGET_DIR=target/failpoints
 cargo build --workspace --bins --locked --quiet --features infratrack-testkit/failpoints
 cargo test -p infratrack-testkit --locked --features failpoints --test it -- \
