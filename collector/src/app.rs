@@ -13,6 +13,7 @@ use crate::agents::certificates::Certificates;
 use crate::agents::commands::Answers;
 use crate::agents::lane::Lane;
 use crate::agents::writer::Writers;
+use crate::api::ingest;
 use crate::blob::BlobStore;
 use crate::ca::Ca;
 use crate::ca::live::LiveCa;
@@ -64,6 +65,8 @@ pub struct App {
     pub password_turns: Turns,
     /// The audit log is verified by one request at a time.
     pub verifying: Semaphore,
+    /// Of documents that are posted and read.
+    pub ingesting: Semaphore,
     /// The policy in force; its job replaces it.
     pub policy: watch::Sender<Policy>,
     /// When no collector was alive, to judge silence by.
@@ -88,8 +91,8 @@ impl App {
         let certificates = Certificates::new(pool.clone(), clock.clone(), Arc::clone(&answers));
         let writers = Writers::start(&pool, &clock, &config.ingest, &config.retention);
         let lane = Lane::start(&pool, &clock, &config.patches);
-        let ingest = &config.ingest;
-        let rates = Rates::new(ingest.host_batches_per_second, ingest.host_batches_burst);
+        let shares = &config.ingest;
+        let rates = Rates::new(shares.host_batches_per_second, shares.host_batches_burst);
         let operators = &config.operators;
         let operator_rates = Rates::new(operators.requests_per_second, operators.requests_burst);
         let policy = watch::Sender::new(default_policy(&config, &ca.load()));
@@ -118,6 +121,7 @@ impl App {
             oidc: trust.oidc,
             password_turns: Turns::default(),
             verifying: Semaphore::new(1),
+            ingesting: Semaphore::new(ingest::AT_ONCE),
             policy,
             silence,
             live: Arc::default(),

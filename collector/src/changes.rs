@@ -1,5 +1,7 @@
 //! What changed a fleet and who did it: documents of Terraform and Ansible in, changes out. Everything here is a function
 //! of its arguments: no database, no clock.
 
+pub mod claims;
+pub mod correlate;
 pub mod json;
 pub mod terraform;

@@ -132,6 +132,12 @@ impl Route {
         }
     }
 
+    /// Tokens of this scope may, too.
+    fn or_scope(mut self, scope: Scope) -> Self {
+        self.scope = Some(scope);
+        self
+    }
+
     fn step_up(mut self) -> Self {
         self.step_up = true;
         self
@@ -184,6 +190,7 @@ static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
     table.extend(administered());
     table.extend(hosts());
     table.extend(patches());
+    table.extend(changes());
     table.extend(administration());
     table
 });
@@ -198,6 +205,18 @@ const VIEWER: Access = Access::Role(Role::Viewer);
 const OPERATOR: Access = Access::Role(Role::Operator);
 const LEAD: Access = Access::Role(Role::Lead);
 const ADMIN: Access = Access::Role(Role::Admin);
+
+/// What changed the fleet, and who brings it.
+fn changes() -> Vec<Route> {
+    use api::{changes, ingest};
+    vec![
+        api(OPERATOR, routes!(ingest::terraform::take)).or_scope(Scope::Ingest),
+        api(VIEWER, routes!(changes::list)),
+        api(VIEWER, routes!(changes::get)),
+        api(VIEWER, routes!(changes::resources)),
+        api(VIEWER, routes!(changes::artifact)),
+    ]
+}
 
 /// For people with a browser, and for machines that look after the collector.
 fn pages() -> Vec<Route> {

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod auth;
 pub mod certificates;
+pub mod changes;
 pub mod commands;
 pub mod conflicts;
 pub mod csrf;
@@ -12,6 +13,7 @@ pub mod export;
 pub mod health;
 pub mod hosts;
 pub mod idempotency;
+pub mod ingest;
 pub mod input;
 pub mod inventory;
 pub mod jobs;

@@ -7,7 +7,9 @@
 mod apply;
 mod kind;
 mod links;
+mod marked;
 mod mask;
+mod names;
 mod plan;
 mod secrets;
 mod state;

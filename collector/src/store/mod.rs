@@ -9,6 +9,8 @@ pub mod api_tokens;
 pub mod audit_chain;
 pub mod audit_log;
 pub mod ca_log;
+pub mod change_runs;
+pub mod changes;
 pub mod collectors;
 pub mod commands;
 pub mod dead_letters;

@@ -1,14 +1,16 @@
 //! A plan, as `terraform show -json PLANFILE` prints it. It is read twice: first for what is secret anywhere in it, then
 //! for what it changes. One resource at a time is held.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::super::json::{Json, Reader};
 use super::kind::Head;
 use super::links::{Mark, Table};
 use super::mask::{self, Kept, Secrecy, Sides};
-use super::secrets::{Scrubber, Secrets};
-use super::{Action, Attribute, MAX_CHANGES, Marks, Part, Refusal, Resource, Summary};
+use super::secrets::Scrubber;
+use super::{
+    Action, Attribute, MAX_CHANGES, Marks, Part, Refusal, Resource, Summary, marked, names,
+};
 
 /// A plan without secrets.
 #[derive(Clone, Debug)]
@@ -53,7 +55,7 @@ pub struct Check {
 
 /// Reads a plan.
 pub(super) fn read(text: &[u8], head: Head, table: &Table) -> Result<Plan, Refusal> {
-    let secrets = collect(text)?;
+    let secrets = marked::of_plan(text)?;
     let mut scrubber = secrets.scrubber();
     scrubber.is_blind = head.format.0 == 0;
     let mut building = Building::new(scrubber, table);
@@ -72,196 +74,6 @@ pub(super) fn read(text: &[u8], head: Head, table: &Table) -> Result<Plan, Refus
         _ => Ok(reader.skip()?),
     })?;
     Ok(building.end(head))
-}
-
-/// Everything that is marked as sensitive anywhere.
-fn collect(text: &[u8]) -> Result<Secrets, Refusal> {
-    let mut secrets = Secrets::default();
-    let mut variables: HashMap<String, Json> = HashMap::new();
-    let mut sensitive: Vec<String> = Vec::new();
-    Reader::new(text).object(|name, reader| match name {
-        "variables" => reader.object(|name, reader| {
-            let value = reader.value()?;
-            variables.insert(
-                name.to_owned(),
-                value.get("value").cloned().unwrap_or_default(),
-            );
-            Ok::<_, Refusal>(())
-        }),
-        "configuration" => reader.object(|name, reader| match name {
-            "root_module" => of_module(reader, &mut secrets, Some(&mut sensitive)),
-            "provider_config" => of_providers(reader, &mut secrets),
-            _ => Ok(reader.skip()?),
-        }),
-        "planned_values" => of_values(reader, &mut secrets),
-        "prior_state" => reader.object(|name, reader| match name {
-            "values" => of_values(reader, &mut secrets),
-            _ => Ok(reader.skip()?),
-        }),
-        "resource_changes" | "resource_drift" | "deferred_changes" => reader.array(|reader| {
-            let value = reader.value()?;
-            of_change(value.get("resource_change").unwrap_or(&value), &mut secrets)
-        }),
-        "output_changes" => reader.object(|_, reader| {
-            let change = reader.value()?;
-            for (side, marks) in [("before", "before_sensitive"), ("after", "after_sensitive")] {
-                marked(change.get(side), change.get(marks), &mut secrets)?;
-            }
-            Ok(())
-        }),
-        _ => Ok(reader.skip()?),
-    })?;
-    for (name, value) in &variables {
-        if sensitive.contains(name) || mask::is_secret_name(name) {
-            secrets.add(value)?;
-        }
-    }
-    Ok(secrets)
-}
-
-/// A module of the configuration: defaults of sensitive variables, and constants that are given to such.
-fn of_module(
-    reader: &mut Reader<'_>,
-    secrets: &mut Secrets,
-    mut names: Option<&mut Vec<String>>,
-) -> Result<(), Refusal> {
-    reader.object(|member, reader| match member {
-        "variables" => reader.object(|name, reader| {
-            let variable = reader.value()?;
-            let is_sensitive = variable.get("sensitive") == Some(&Json::Bool(true));
-            if is_sensitive || mask::is_secret_name(name) {
-                secrets.add(variable.get("default").unwrap_or(&Json::Null))?;
-                if let Some(names) = &mut names {
-                    names.push(name.to_owned());
-                }
-            }
-            Ok::<_, Refusal>(())
-        }),
-        "module_calls" => reader.object(|_, reader| {
-            let mut given = Json::Null;
-            let mut inner = Vec::new();
-            reader.object(|member, reader| match member {
-                "expressions" => {
-                    given = reader.value()?;
-                    Ok::<_, Refusal>(())
-                }
-                "module" => of_module(reader, secrets, Some(&mut inner)),
-                _ => Ok(reader.skip()?),
-            })?;
-            for (name, expression) in given.members() {
-                if let Some(constant) = expression.get("constant_value")
-                    && (inner.contains(name) || mask::is_secret_name(name))
-                {
-                    secrets.add(constant)?;
-                }
-            }
-            Ok(())
-        }),
-        _ => Ok(reader.skip()?),
-    })
-}
-
-/// Constants of providers' configurations whose names say that they are secret.
-fn of_providers(reader: &mut Reader<'_>, secrets: &mut Secrets) -> Result<(), Refusal> {
-    reader.object(|_, reader| {
-        let provider = reader.value()?;
-        let expressions = provider.get("expressions").unwrap_or(&Json::Null);
-        for (name, expression) in expressions.members() {
-            if let Some(constant) = expression.get("constant_value")
-                && mask::is_secret_name(name)
-            {
-                secrets.add(constant)?;
-            }
-        }
-        Ok(())
-    })
-}
-
-/// Values of a state or of what is planned.
-pub(super) fn of_values(reader: &mut Reader<'_>, secrets: &mut Secrets) -> Result<(), Refusal> {
-    reader.object(|member, reader| match member {
-        "outputs" => reader.object(|_, reader| {
-            let output = reader.value()?;
-            if output.get("sensitive") == Some(&Json::Bool(true)) {
-                secrets.add(output.get("value").unwrap_or(&Json::Null))?;
-            }
-            Ok::<_, Refusal>(())
-        }),
-        "root_module" => of_module_values(reader, secrets),
-        _ => Ok(reader.skip()?),
-    })
-}
-
-fn of_module_values(reader: &mut Reader<'_>, secrets: &mut Secrets) -> Result<(), Refusal> {
-    reader.object(|member, reader| match member {
-        "resources" => reader.array(|reader| {
-            let resource = reader.value()?;
-            let values = resource.get("values");
-            marked(values, resource.get("sensitive_values"), secrets)?;
-            by_type(resource.get("type"), values, secrets)
-        }),
-        "child_modules" => reader.array(|reader| of_module_values(reader, secrets)),
-        _ => Ok(reader.skip()?),
-    })
-}
-
-fn of_change(resource: &Json, secrets: &mut Secrets) -> Result<(), Refusal> {
-    let Some(change) = resource.get("change") else {
-        return Ok(());
-    };
-    for (side, marks) in [("before", "before_sensitive"), ("after", "after_sensitive")] {
-        marked(change.get(side), change.get(marks), secrets)?;
-        by_type(resource.get("type"), change.get(side), secrets)?;
-    }
-    Ok(())
-}
-
-/// What a type's or an attribute's name says is secret is looked for elsewhere too.
-fn by_type(
-    kind: Option<&Json>,
-    value: Option<&Json>,
-    secrets: &mut Secrets,
-) -> Result<(), Refusal> {
-    let is_secret_type = kind
-        .and_then(Json::as_str)
-        .is_some_and(mask::is_secret_type);
-    for (name, value) in value.map(Json::members).unwrap_or_default() {
-        if mask::is_secret_name(name) || is_secret_type && !mask::is_plain_of_secret_type(name) {
-            secrets.add(value)?;
-        }
-    }
-    Ok(())
-}
-
-/// Values at which a mask is true.
-fn marked(
-    value: Option<&Json>,
-    marks: Option<&Json>,
-    secrets: &mut Secrets,
-) -> Result<(), Refusal> {
-    let (Some(value), Some(marks)) = (value, marks) else {
-        return Ok(());
-    };
-    match marks {
-        Json::Bool(true) => secrets.add(value),
-        Json::Object(marks) => {
-            let members: HashMap<_, _> = value
-                .members()
-                .iter()
-                .map(|(name, value)| (name, value))
-                .collect();
-            marks.iter().try_for_each(|(name, mark)| {
-                marked(members.get(name).copied(), Some(mark), secrets)
-            })
-        }
-        Json::Array(marks) => {
-            let pairs = value.items().iter().zip(marks);
-            pairs
-                .into_iter()
-                .try_for_each(|(value, mark)| marked(Some(value), Some(mark), secrets))
-        }
-        _ => Ok(()),
-    }
 }
 
 struct Building<'a> {
@@ -350,7 +162,7 @@ impl<'a> Building<'a> {
         };
         let secrecy = if self.scrubber.is_blind {
             Secrecy::Unmarked
-        } else if mask::is_secret_type(&kind) {
+        } else if names::is_secret_type(&kind) {
             Secrecy::Type
         } else {
             Secrecy::Plain
@@ -430,7 +242,7 @@ impl<'a> Building<'a> {
         reader.object(|name, reader| {
             let change = reader.value()?;
             let actions = actions_of(&change).unwrap_or_default();
-            let secrecy = if self.scrubber.is_blind || mask::is_secret_name(name) {
+            let secrecy = if self.scrubber.is_blind || names::is_secret_name(name) {
                 Secrecy::Named
             } else {
                 Secrecy::Plain

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use super::super::json::{Json, Reader};
 use super::kind::Head;
 use super::links::{Mark, Table};
+use super::marked;
 use super::mask::{self, Secrecy, Sides};
-use super::plan;
+use super::names;
 use super::secrets::{Scrubber, Secrets};
 use super::{MAX_CHANGES, Refusal};
 
@@ -37,7 +38,7 @@ pub struct Existing {
 pub(super) fn read(text: &[u8], head: Head, table: &Table) -> Result<State, Refusal> {
     let mut secrets = Secrets::default();
     Reader::new(text).object(|name, reader| match name {
-        "values" => plan::of_values(reader, &mut secrets),
+        "values" => marked::of_values(reader, &mut secrets),
         _ => Ok(reader.skip()?),
     })?;
     let mut building = Building {
@@ -113,7 +114,7 @@ impl Building<'_> {
             after_mask: value.get("sensitive_values"),
             ..Sides::default()
         };
-        let secrecy = if mask::is_secret_type(&kind) {
+        let secrecy = if names::is_secret_type(&kind) {
             Secrecy::Type
         } else {
             Secrecy::Plain

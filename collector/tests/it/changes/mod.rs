@@ -1,3 +1,4 @@
 //! What Terraform and Ansible did, from what they write to what operators see.
 
+mod ingest;
 mod real;

@@ -84,6 +84,8 @@ async fn collector() -> Collector {
         operators.read_token_file = file("read");
         operators.users_from = vec!["127.0.0.0/8".parse().unwrap()];
         operators.users_from_secret_file = file("proxy");
+        // More refusals than one address may have in a while.
+        operators.requests_burst = 100_000;
     })
     .await
 }
