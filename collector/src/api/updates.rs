@@ -10,6 +10,7 @@ use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::api::advisories;
 use crate::api::hosts::find;
 use crate::api::input::{self, Json, Path, Query};
 use crate::api::packages::text;
@@ -121,8 +122,10 @@ pub async fn list(
 pub async fn pending(app: &App, query: &UpdatesQuery) -> Result<Page<UpdateRow>, Problem> {
     let (limit, which, after) = asked(app, query)?;
     let mut connection = app.pool.acquire().await?;
-    let rows = store::list(&mut connection, &which, after, limit).await?;
+    let mut rows = store::list(&mut connection, &which, after, limit).await?;
     let total = store::count(&mut connection, &which).await?;
+    drop(connection);
+    advisories::name_mended(app, &mut rows).await?;
     Ok(paged(rows, total, limit, |row| {
         let id = format!("{}{}:{}", row.host_id, row.manager, row.arch);
         (row.due_at, row.name.clone(), id)

@@ -17,7 +17,7 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// What a document may have, unpacked.
+/// What a feed's documents may have together, unpacked.
 pub const MOST_BYTES: u64 = 1024 * 1024 * 1024;
 /// One record of it: what is in memory at once.
 pub const RECORD_BYTES: u64 = 32 * 1024 * 1024;
@@ -175,6 +175,7 @@ pub struct Sink<'a> {
     pub statements: usize,
     /// What was left out: of distributions that are not known here, of ranges by commits, or with impossible names.
     pub skipped: usize,
+    left: Rc<Cell<u64>>,
 }
 
 impl<'a> Sink<'a> {
@@ -184,6 +185,7 @@ impl<'a> Sink<'a> {
             advisories: 0,
             statements: 0,
             skipped: 0,
+            left: Rc::new(Cell::new(MOST_BYTES)),
         }
     }
 
@@ -243,7 +245,7 @@ pub fn read(format: Format, reader: impl Read, sink: &mut Sink<'_>) -> Result<()
     meter.begin();
     let reader = std::io::BufReader::new(Bounded {
         reader,
-        left: MOST_BYTES,
+        left: Rc::clone(&sink.left),
         record: meter.clone(),
     });
     match format {
@@ -267,7 +269,7 @@ impl Meter {
 /// A stream that ends in an error where it, or one record of it, is longer than it may be.
 struct Bounded<R> {
     reader: R,
-    left: u64,
+    left: Rc<Cell<u64>>,
     record: Meter,
 }
 
@@ -278,7 +280,8 @@ impl<R: Read> Read for Bounded<R> {
             let left = left.checked_sub(read as u64);
             left.ok_or_else(|| Error::other(format!("{of} has more than {limit} bytes")))
         };
-        self.left = over(self.left, MOST_BYTES, "it")?;
+        self.left
+            .set(over(self.left.get(), MOST_BYTES, "the feed")?);
         let record = over(self.record.0.get(), RECORD_BYTES, "one record")?;
         self.record.0.set(record);
         Ok(read)

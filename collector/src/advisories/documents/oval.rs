@@ -17,6 +17,8 @@ use super::{
 
 /// Definitions, tests, objects, states and variables, and what they refer to: a part takes some 100 bytes.
 const MOST_PARTS: usize = 6_000_000;
+/// Between two elements.
+const TEXT_BYTES: usize = 4 * 1024 * 1024;
 
 #[derive(Default)]
 struct Definition {
@@ -178,9 +180,10 @@ impl Walk {
     }
 
     fn text(&mut self, text: &str) -> Result<(), String> {
-        // One summary may be long; what is kept of it is not.
-        if self.text.len() < 64 * 1024 {
-            self.text.push_str(text);
+        self.text.push_str(text);
+        // Of many pieces, for a piece is a record.
+        if self.text.len() > TEXT_BYTES {
+            return Err(format!("has a text of more than {TEXT_BYTES} bytes"));
         }
         Ok(())
     }
@@ -365,9 +368,8 @@ impl Definition {
         cves.dedup();
         // A vulnerability's definition is called by its vulnerability; an advisory's by the advisory.
         let id = match (self.class.as_str(), cves.as_slice(), id) {
-            ("vulnerability", [cve], _) => cve.clone(),
+            ("vulnerability", [cve], _) | (_, [cve], None) => cve.clone(),
             (_, _, Some(id)) => id,
-            (_, [cve], None) => cve.clone(),
             (_, _, None) => self.id,
         };
         Advisory {
