@@ -2,6 +2,7 @@
 //!
 //! Secrets stand in files that this names, or in the environment; never in here.
 
+pub mod advisories;
 mod ca;
 pub mod inventory;
 mod jobs;
@@ -64,6 +65,8 @@ pub struct Config {
     pub jobs: Jobs,
     /// By when security updates are to be installed. A table `[patches.tags.prod]` says so for hosts with the tag `prod`.
     pub patches: Patches,
+    /// What publishers say of vulnerabilities in distributions' packages.
+    pub advisories: advisories::Advisories,
     /// Traces of the collector's own work, for OpenTelemetry.
     pub telemetry: Telemetry,
     /// What knows of hosts beside their agents.
@@ -236,6 +239,7 @@ impl Default for Config {
             retention: Retention::default(),
             jobs: Jobs::default(),
             patches: Patches::default(),
+            advisories: advisories::Advisories::default(),
             telemetry: Telemetry::default(),
             inventory: inventory::Inventory::default(),
             probes: inventory::Probes::default(),
@@ -419,6 +423,7 @@ impl Config {
         self.operators.check_proxy()?;
         self.s3.check()?;
         self.inventory.check(&self.probes)?;
+        self.advisories.check()?;
         let url = self
             .operators
             .url

@@ -1,5 +1,6 @@
 //! Infratrack's collector.
 
+pub mod advisories;
 pub mod agents;
 pub mod api;
 pub mod app;

@@ -397,24 +397,17 @@ fn hosts() -> Vec<Route> {
 
 /// What is installed, and what there is to install.
 fn patches() -> Vec<Route> {
-    use api::{packages, updates};
-    let packages_of_host = "/hosts/{id}/packages";
-    let updates_of_host = "/hosts/{id}/updates";
+    use api::{advisories, packages, updates};
+    let page = |path, handler| Route::page(VIEWER, Method::GET, path, handler);
+    let updates_of_host = get(web::packages::updates_of_host);
+    let advisories_of_host = get(web::advisories::of_host);
     vec![
-        Route::page(VIEWER, Method::GET, "/patches", get(web::patches::page)),
-        Route::page(VIEWER, Method::GET, "/packages", get(web::packages::fleet)),
-        Route::page(
-            VIEWER,
-            Method::GET,
-            packages_of_host,
-            get(web::packages::of_host),
-        ),
-        Route::page(
-            VIEWER,
-            Method::GET,
-            updates_of_host,
-            get(web::packages::updates_of_host),
-        ),
+        page("/patches", get(web::patches::page)),
+        page("/packages", get(web::packages::fleet)),
+        page("/advisories/{id}", get(web::advisories::page)),
+        page("/hosts/{id}/packages", get(web::packages::of_host)),
+        page("/hosts/{id}/updates", updates_of_host),
+        page("/hosts/{id}/advisories", advisories_of_host),
         api(VIEWER, routes!(packages::list)),
         api(VIEWER, routes!(packages::hosts)),
         api(VIEWER, routes!(packages::of_host)),
@@ -424,6 +417,11 @@ fn patches() -> Vec<Route> {
         api(VIEWER, routes!(updates::summary)),
         api(VIEWER, routes!(updates::of_host)),
         api(VIEWER, routes!(updates::advisories)),
+        api(VIEWER, routes!(advisories::list_feeds)),
+        api(VIEWER, routes!(advisories::list_open)),
+        api(VIEWER, routes!(advisories::get)),
+        api(VIEWER, routes!(advisories::list_hosts)),
+        api(VIEWER, routes!(advisories::of_host)),
     ]
 }
 

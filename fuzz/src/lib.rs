@@ -4,6 +4,9 @@
 #[path = "../../testkit/src/fuzz.rs"]
 pub mod targets;
 
+#[path = "../../collector/src/advisories/documents/mod.rs"]
+pub mod advisories;
+
 #[path = "../../collector/src/inventory/documents/mod.rs"]
 pub mod documents;
 

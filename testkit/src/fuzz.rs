@@ -1,8 +1,9 @@
 //! The bodies of the fuzz targets: what must hold for any bytes from outside.
 //!
 //! One place for two callers: `fuzz/` searches for bytes that break them, `testkit/tests/it/corpus.rs`
-//! replays the ones that are kept. Depends on `infratrack-shared`, `rmpv`, the collector's `inventory/documents/`
-//! and the agent's `packages/` and `restart/` alone, because `fuzz/` takes these files in by their paths.
+//! replays the ones that are kept. Depends on `infratrack-shared`, `rmpv`, `quick-xml`, the collector's
+//! `inventory/documents/` and `advisories/documents/`, and the agent's `packages/` and `restart/` alone, because `fuzz/`
+//! takes these files in by their paths.
 
 use infratrack_shared::codec::{self, DecodeError, Limits};
 use infratrack_shared::compress;
@@ -19,6 +20,7 @@ use infratrack_shared::wire::problem::Problem;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::advisories::{self, Format, Refused, Sink, State};
 use super::documents::{self, Entry, Kind};
 use super::packages::dpkg::Database;
 use super::packages::log::merge::read_whole;
@@ -33,6 +35,9 @@ pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is that of its corpus and of its binary.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("advisories_osv", advisories_osv),
+    ("advisories_oval", advisories_oval),
+    ("advisories_tracker", advisories_tracker),
     ("batch", batch),
     ("enroll_request", enroll_request),
     ("frames", frames),
@@ -55,6 +60,49 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("token", token),
     ("zstd", zstd),
 ];
+
+/// Records of OSV.
+pub fn advisories_osv(bytes: &[u8]) {
+    advisories(Format::Osv, bytes);
+}
+
+/// Definitions of OVAL.
+pub fn advisories_oval(bytes: &[u8]) {
+    advisories(Format::Oval, bytes);
+}
+
+/// What Debian's security tracker says.
+pub fn advisories_tracker(bytes: &[u8]) {
+    advisories(Format::DebianTracker, bytes);
+}
+
+/// What is read of advisories can be stored, and is counted; what is refused says why.
+fn advisories(format: Format, bytes: &[u8]) {
+    let (mut count, mut said) = (0, 0);
+    let mut take = |advisory: advisories::Advisory| -> Result<(), Refused> {
+        count += 1;
+        said += advisory.statements.len();
+        assert!(!advisory.statements.is_empty() && advisory.statements.is_sorted());
+        assert!(advisory.cves.is_sorted() && advisory.cves.len() <= advisories::MOST_CVES);
+        let names = advisory.cves.iter().chain([&advisory.id]);
+        let packages = advisory.statements.iter().map(|one| &one.package);
+        for name in names.chain(packages) {
+            assert!((1..=advisories::NAME_BYTES).contains(&name.len()));
+            assert!(!name.contains(char::is_control));
+        }
+        for one in &advisory.statements {
+            assert_eq!(one.state == State::Fixed, one.fixed_version.is_some());
+        }
+        Ok(())
+    };
+    let mut sink = Sink::new(&mut take);
+    let read = advisories::read(format, bytes, &mut sink);
+    let told = (sink.advisories, sink.statements);
+    if let Err(refused) = read {
+        assert!(!refused.detail.is_empty());
+    }
+    assert_eq!(told, (count, said));
+}
 
 /// A batch, and the events in it.
 pub fn batch(bytes: &[u8]) {

@@ -23,4 +23,5 @@ pub mod wire;
 // `fuzz` finds it here, and in the crate of the fuzzers under the same name.
 use infratrack_agent::packages;
 use infratrack_agent::restart;
+use infratrack_collector::advisories::documents as advisories;
 use infratrack_collector::inventory::documents;

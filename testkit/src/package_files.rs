@@ -100,6 +100,10 @@ pub fn collector_example() -> anyhow::Result<String> {
         ("retention", settings::<collector::Retention>()?),
         ("jobs", settings::<collector::Jobs>()?),
         ("patches.within", settings::<collector::Within>()?),
+        (
+            "advisories",
+            settings::<collector::advisories::Advisories>()?,
+        ),
         ("telemetry", settings::<collector::Telemetry>()?),
         ("inventory", settings::<collector::inventory::Inventory>()?),
         ("probes", settings::<collector::inventory::Probes>()?),

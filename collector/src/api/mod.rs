@@ -1,5 +1,6 @@
 //! What programs call: one file per resource.
 
+pub mod advisories;
 pub mod audit;
 pub mod auth;
 pub mod certificates;

@@ -11,6 +11,7 @@ use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::api::advisories;
 use crate::api::export::{Export, Format, is_whole};
 use crate::api::hosts::find;
 use crate::api::input::{self, Json, Path, Query};
@@ -38,7 +39,7 @@ pub const STATES: [&str; 5] = ["security", "overdue", "updates", "reboot", "unkn
 /// The trend goes back so far.
 const TREND: Duration = Duration::days(90);
 
-/// Rows of an export that are read at a time: what sums up the fleet does so each time.
+/// Rows of an export that are read at a time where each time sums up the fleet.
 const EXPORT_ROWS: i64 = 5000;
 const UPDATES: Export<UpdateRow, Place> = Export {
     name: "updates",
@@ -55,13 +56,14 @@ const UPDATES: Export<UpdateRow, Place> = Export {
         "is_security",
         "severity",
         "advisories",
+        "cves",
         "blocked_why",
         "blocked_detail",
         "first_seen_at",
         "security_since",
         "due_at",
     ],
-    rows: EXPORT_ROWS,
+    rows: 500,
     key: |row| {
         let id = format!("{}{}:{}", row.host_id, row.manager, row.arch);
         (row.due_at, row.name.clone(), id)
@@ -217,7 +219,11 @@ pub async fn list(
         async move {
             let (app, which) = &*asked;
             let mut connection = app.pool.acquire().await?;
-            Ok(store::list(&mut connection, which, after, limit).await?)
+            let mut rows = store::list(&mut connection, which, after, limit).await?;
+            drop(connection);
+            let named = advisories::name_mended(app, &mut rows).await;
+            named.map_err(|problem| anyhow::anyhow!(problem.detail.unwrap_or_default()))?;
+            Ok(rows)
         }
     }))
 }
@@ -226,8 +232,10 @@ pub async fn list(
 pub async fn pending(app: &App, query: &UpdatesQuery) -> Result<Page<UpdateRow>, Problem> {
     let (limit, which, after) = asked(app, query)?;
     let mut connection = app.pool.acquire().await?;
-    let rows = store::list(&mut connection, &which, after, limit).await?;
+    let mut rows = store::list(&mut connection, &which, after, limit).await?;
     let total = store::count(&mut connection, &which).await?;
+    drop(connection);
+    advisories::name_mended(app, &mut rows).await?;
     Ok(paged(rows, total, limit, UPDATES.key))
 }
 

@@ -182,8 +182,29 @@ pub fn at_rate(size_bytes: u64) -> Duration {
     Duration::from_secs(size_bytes.div_ceil(RATE))
 }
 
+/// By what an object is seen to have changed: its `ETag` and size.
+pub async fn fingerprint(settings: &S3, object: &Object) -> Result<String, S3Error> {
+    const DOING: &str = "look at";
+    let client = client(settings).await?;
+    let asked = client.head_object().bucket(&object.bucket).key(&object.key);
+    let answer = asked.send().await;
+    let answer = answer.map_err(|error| S3Error::of(DOING, object, &error))?;
+    let size = answer.content_length().unwrap_or_default();
+    Ok(format!("{} {size}", answer.e_tag().unwrap_or_default()))
+}
+
 /// An object, at most `limit` bytes of it and one more, by which it is seen to be longer.
 pub async fn read(settings: &S3, object: &Object, limit: usize) -> Result<Vec<u8>, S3Error> {
+    read_within(settings, object, limit, READ).await
+}
+
+/// Likewise, in so much time.
+pub async fn read_within(
+    settings: &S3,
+    object: &Object,
+    limit: usize,
+    time: Duration,
+) -> Result<Vec<u8>, S3Error> {
     const DOING: &str = "read";
     let reading = async {
         let client = client(settings).await?;
@@ -204,7 +225,7 @@ pub async fn read(settings: &S3, object: &Object, limit: usize) -> Result<Vec<u8
         bytes.truncate(limit + 1);
         Ok(bytes)
     };
-    let read = timeout(READ, Box::pin(reading)).await;
+    let read = timeout(time, Box::pin(reading)).await;
     read.unwrap_or_else(|_| Err(S3Error::silent(DOING, object, "no answer in time")))
 }
 

@@ -27,6 +27,7 @@ use sqlx::PgConnection;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::advisories;
 use crate::agents::certificates;
 use crate::agents::tls::FleetTls;
 use crate::api::idempotency;
@@ -38,6 +39,9 @@ use run::{Done, Job, Task, Work};
 
 /// The time limit of most.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// A large feed takes minutes.
+const IMPORT: Duration = Duration::from_secs(1800);
 
 const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -133,11 +137,16 @@ fn of_the_leader() -> Vec<Job> {
 }
 
 /// What is known of hosts beside their agents.
-fn without_agents() -> [Job; 3] {
+fn without_agents() -> [Job; 4] {
     let sync = Task::Beside(|app| Box::pin(inventory::sources::run(app)));
     let link = Task::Fleet(|app, connection| Box::pin(inventory::relink::run(app, connection)));
+    let advise = Task::Beside(|app| Box::pin(advisories::run(app)));
     let probe = Task::Beside(|app| Box::pin(probes::run(app)));
     [
+        Job {
+            limit: IMPORT,
+            ..job("advisories", seconds(60), advise)
+        },
         job("inventory", seconds(30), sync),
         job("inventory_links", seconds(60), link),
         job("probes", seconds(10), probe),

@@ -3,6 +3,8 @@
 //! One function is one statement on `&mut PgConnection`: the caller owns the transaction. Bulk writes
 //! take their rows sorted by key, so that two writers cannot deadlock.
 
+pub mod advisories;
+pub mod advisory_search;
 pub mod agent_certs;
 pub mod agent_streams;
 pub mod api_tokens;

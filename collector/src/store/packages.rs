@@ -61,6 +61,82 @@ pub fn sort_key(manager: Manager, version: &str) -> Option<Vec<u8>> {
     }
 }
 
+/// Sorts as `manager` orders versions of what a package was built from. None: it is not known, as of a package of rpm whose
+/// source has another version, for rpm keeps that without its epoch.
+pub fn source_key(manager: Manager, version: &str, source_version: &str) -> Option<Vec<u8>> {
+    if source_version.is_empty() {
+        return sort_key(manager, version);
+    }
+    let has_epoch = manager == Manager::Rpm && rpm::split(version).0.is_some();
+    if has_epoch {
+        return None;
+    }
+    sort_key(manager, source_version)
+}
+
+/// Entries whose source's place in the order was not stored: by a collector of before.
+pub async fn list_without_source_key(
+    connection: &mut PgConnection,
+    after: i64,
+) -> sqlx::Result<Vec<(i64, String, String, String)>> {
+    let rows = sqlx::query!(
+        "select package_id, manager, version, source_version from packages
+         where source_key is null and sort_key is not null and package_id > $1 order by package_id limit 5000",
+        after,
+    )
+    .fetch_all(connection)
+    .await?;
+    let rows = rows.into_iter();
+    Ok(rows
+        .map(|row| (row.package_id, row.manager, row.version, row.source_version))
+        .collect())
+}
+
+/// Stores their sources' places in the order.
+pub async fn update_source_keys(
+    connection: &mut PgConnection,
+    keys: &[(i64, Vec<u8>)],
+) -> sqlx::Result<u64> {
+    let (ids, keys): (Vec<_>, Vec<_>) = keys.iter().cloned().unzip();
+    let done = sqlx::query!(
+        "update packages p set source_key = i.key from unnest($1::int8[], $2::bytea[]) as i (id, key)
+         where p.package_id = i.id",
+        &ids,
+        &keys,
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// What stands in the dictionary of these packages: `(manager, name, arch, version)` to source, its version and vendor.
+pub async fn list_sources(
+    connection: &mut PgConnection,
+    names: &[String],
+    versions: &[String],
+) -> sqlx::Result<Vec<Entry>> {
+    let rows = sqlx::query!(
+        "select p.manager, p.name, p.version, p.arch, p.source, p.source_version, p.vendor
+         from unnest($1::text[], $2::text[]) as i (name, version)
+         join packages p on p.name = i.name and p.version = i.version",
+        names,
+        versions,
+    )
+    .fetch_all(connection)
+    .await?;
+    let entry = rows.into_iter().map(|row| Entry {
+        manager: manager(&row.manager),
+        name: row.name,
+        version: row.version,
+        arch: row.arch,
+        source: row.source,
+        source_version: row.source_version,
+        vendor: row.vendor,
+        sort_key: None,
+    });
+    Ok(entry.collect())
+}
+
 /// The ids of the entries with those digests that are there.
 pub async fn find_ids(
     connection: &mut PgConnection,
@@ -96,10 +172,14 @@ pub async fn insert(
         .iter()
         .map(|(_, entry)| entry.sort_key.clone())
         .collect();
+    let source_keys: Vec<_> = entries
+        .iter()
+        .map(|(_, entry)| source_key(entry.manager, &entry.version, &entry.source_version))
+        .collect();
     let done = sqlx::query!(
-        "insert into packages (digest, manager, name, version, arch, source, source_version, vendor, sort_key)
+        "insert into packages (digest, manager, name, version, arch, source, source_version, vendor, sort_key, source_key)
          select * from unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-                              $8::text[], $9::bytea[])
+                              $8::text[], $9::bytea[], $10::bytea[])
          on conflict (digest) do nothing",
         &digests,
         &text(|entry| manager_name(entry.manager)),
@@ -110,6 +190,7 @@ pub async fn insert(
         &text(|entry| &entry.source_version),
         &text(|entry| &entry.vendor),
         &keys as &[Option<Vec<u8>>],
+        &source_keys as &[Option<Vec<u8>>],
     )
     .execute(connection)
     .await?;

@@ -49,6 +49,9 @@ pub struct UpdateRow {
     /// In the words of who published it.
     pub severity: Option<String>,
     pub advisories: Vec<String>,
+    /// Vulnerabilities that the candidate mends and what is installed does not, as imported advisories have it.
+    #[sqlx(skip)]
+    pub cves: Vec<String>,
     /// `held | pinned | phased | dependencies | subscription | other`; null where an upgrade would install it now.
     pub blocked_why: Option<String>,
     pub blocked_detail: Option<String>,

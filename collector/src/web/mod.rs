@@ -1,5 +1,6 @@
 //! What people see: server-rendered pages that work without script.
 
+pub mod advisories;
 pub mod assets;
 pub mod audit;
 pub mod conflicts;

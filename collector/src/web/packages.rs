@@ -11,6 +11,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::api::advisories::{self, HostAdvisories, StateQuery};
 use crate::api::hosts::{self, Host};
 use crate::api::input::{Json, Path, Query};
 use crate::api::packages::{
@@ -174,6 +175,8 @@ struct HostUpdatesPage {
     host: Host,
     cursor: String,
     updates: HostUpdates,
+    /// Vulnerabilities without a fix, the first of them.
+    no_fix: HostAdvisories,
     reboot: Option<Reboot>,
 }
 
@@ -219,6 +222,11 @@ pub async fn updates_of_host(
         cursor: given(&asked.cursor),
         limit: Some(200),
     };
+    let without_fix = StateQuery {
+        state: Some("no_fix".to_owned()),
+        limit: Some(20),
+        cursor: None,
+    };
     let reboot = {
         let mut connection = app.pool.acquire().await?;
         facts::find(&mut connection, HostId(id), "facts.reboot").await?
@@ -228,6 +236,7 @@ pub async fn updates_of_host(
         host,
         cursor: asked.cursor,
         updates: updates::on_host(&app, HostId(id), query).await?,
+        no_fix: advisories::on_host(&app, HostId(id), &without_fix).await?,
         reboot: reboot.map(|fact| Reboot::of(&fact.body)),
     };
     Ok(web::page(&page.frame, &page))

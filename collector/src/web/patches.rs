@@ -10,11 +10,13 @@ use axum::response::Response;
 use serde::Deserialize;
 use time::OffsetDateTime;
 
+use crate::api::advisories::{self, OpenAdvisory, OpenQuery};
 use crate::api::input::Query;
 use crate::api::page::Page;
 use crate::api::problem::Problem;
 use crate::api::updates::{self as api, PatchHostsQuery, UpdatesQuery, UpdatesSummary};
 use crate::app::App;
+use crate::store::advisories::FeedRow;
 use crate::store::exposure::TimeToPatch;
 use crate::store::update_search::{AdvisoryRow, HostRow, PackageRow, UpdateRow};
 use crate::web::frame::Frame;
@@ -23,10 +25,11 @@ use crate::web::words;
 use crate::web::{self, given};
 
 /// By what it is listed, and what that is called.
-const VIEWS: [(&str, &str); 4] = [
+const VIEWS: [(&str, &str); 5] = [
     ("hosts", "By host"),
     ("packages", "By package"),
     ("advisories", "By advisory"),
+    ("vulnerabilities", "By vulnerability"),
     ("updates", "Every update"),
 ];
 /// Which hosts, and what they are called.
@@ -36,6 +39,13 @@ const STATES: [(&str, &str); 6] = [
     ("security", "security updates"),
     ("updates", "any updates"),
     ("reboot", "reboot required"),
+    ("unknown", "unknown"),
+];
+/// How packages stand to imported advisories, and what that is called.
+const STANDINGS: [(&str, &str); 4] = [
+    ("affected", "fix to install"),
+    ("no_fix", "no fix yet"),
+    ("not_affected", "not affected"),
     ("unknown", "unknown"),
 ];
 /// A chart's width and height in its own units.
@@ -99,6 +109,7 @@ enum List {
     Hosts(Page<HostRow>),
     Packages(Page<PackageRow>),
     Advisories(Page<AdvisoryRow>),
+    Vulnerabilities(Page<OpenAdvisory>, Vec<FeedRow>),
     Updates(Page<UpdateRow>),
 }
 
@@ -117,6 +128,7 @@ impl PatchesPage {
             List::Hosts(page) => page.total,
             List::Packages(page) => page.total,
             List::Advisories(page) => page.total,
+            List::Vulnerabilities(page, _) => page.total,
             List::Updates(page) => page.total,
         }
     }
@@ -126,6 +138,7 @@ impl PatchesPage {
             List::Hosts(page) => &page.next_cursor,
             List::Packages(page) => &page.next_cursor,
             List::Advisories(page) => &page.next_cursor,
+            List::Vulnerabilities(page, _) => &page.next_cursor,
             List::Updates(page) => &page.next_cursor,
         };
         Some(self.asked.with(&[("cursor", cursor.as_ref()?)]))
@@ -136,16 +149,18 @@ impl PatchesPage {
             List::Hosts(_) => "hosts",
             List::Packages(_) => "packages",
             List::Advisories(_) => "advisories",
+            List::Vulnerabilities(..) => "vulnerabilities",
             List::Updates(_) => "updates",
         }
     }
 
-    /// All that match as CSV.
-    fn csv(&self) -> String {
+    /// All that match as CSV, where there is such a list.
+    fn csv(&self) -> Option<String> {
         let list = match self.list {
             List::Hosts(_) => "updates/hosts",
             List::Packages(_) => "updates/packages",
             List::Advisories(_) => "advisories",
+            List::Vulnerabilities(..) => return None,
             List::Updates(_) => "updates",
         };
         let mut address = format!("/api/v1/{list}?format=csv");
@@ -154,7 +169,7 @@ impl PatchesPage {
                 let _ = write!(address, "&{name}={}", encoded(value));
             }
         }
-        address
+        Some(address)
     }
 
     /// The lists: where, what they are called, and whether it is this one.
@@ -174,10 +189,16 @@ impl PatchesPage {
 
     /// Which hosts: where, what they are called, and whether it is these.
     fn states(&self) -> Vec<(String, &'static str, bool)> {
-        let states = STATES.into_iter();
-        let state = states.map(|(state, called)| {
+        let (states, current): (&[_], _) = match self.list {
+            List::Vulnerabilities(..) if self.asked.state.is_empty() => (&STANDINGS, "affected"),
+            List::Vulnerabilities(..) => (&STANDINGS, self.asked.state.as_str()),
+            List::Hosts(_) | List::Packages(_) | List::Advisories(_) | List::Updates(_) => {
+                (&STATES, self.asked.state.as_str())
+            }
+        };
+        let state = states.iter().map(|(state, called)| {
             let address = self.asked.with(&[("state", state)]);
-            (address, called, state == self.asked.state)
+            (address, *called, *state == current)
         });
         state.collect()
     }
@@ -269,6 +290,17 @@ pub async fn page(
     let list = match asked.view.as_str() {
         "packages" => List::Packages(api::by_package(&app, &updates(&asked)?).await?),
         "advisories" => List::Advisories(api::by_advisory(&app, &updates(&asked)?).await?),
+        "vulnerabilities" => {
+            let state = given(&asked.state).unwrap_or_else(|| "affected".to_owned());
+            let query = OpenQuery {
+                state: Some(state),
+                q: given(&asked.q),
+                cursor: given(&asked.cursor),
+                limit: None,
+            };
+            let feeds = advisories::feed_rows(&app).await?;
+            List::Vulnerabilities(advisories::open(&app, &query).await?, feeds)
+        }
         "updates" => List::Updates(api::pending(&app, &updates(&asked)?).await?),
         "" | "hosts" => {
             let query = PatchHostsQuery {

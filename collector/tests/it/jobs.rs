@@ -18,7 +18,8 @@ use uuid::Uuid;
 use crate::harness::{Collector, eventually, eventually_within};
 
 /// What the leader alone does.
-const FLEET: [&str; 15] = [
+const FLEET: [&str; 16] = [
+    "advisories",
     "audit_checkpoint",
     "audit_seal",
     "ca_log",

@@ -14,7 +14,7 @@ use crate::harness::Collector;
 use crate::hosts::call;
 
 /// A field of every item, in order.
-fn of_items(answer: &Value, field: &str) -> Vec<String> {
+pub(super) fn of_items(answer: &Value, field: &str) -> Vec<String> {
     let items = answer["items"].as_array().unwrap();
     let fields = items.iter().map(|item| item[field].as_str().unwrap());
     fields.map(str::to_owned).collect()

@@ -1,5 +1,6 @@
 //! What is installed and what there is to install, as operators see it.
 
+mod advisories;
 mod api;
 mod pages;
 
