@@ -434,3 +434,22 @@ fn what_takes_too_much_memory_to_unpack_is_passed_over() {
     assert_eq!(refused.kind(), std::io::ErrorKind::OutOfMemory, "{refused}");
     assert_eq!(host.told(), ["after"]);
 }
+
+#[test]
+fn of_a_log_without_years_what_is_a_month_old_is_told_and_what_is_a_year_old_is_not() {
+    let log = "var/log/yum.log";
+    let old =
+        "Nov 20 10:00:00 Installed: old-1-1.noarch\nMar  1 10:00:00 Updated: later-1-1.noarch\n";
+    let mut host = Host::new(&[(log, old)]);
+    host.append(log, "Nov 21 10:00:00 Installed: one-1-1.noarch\n");
+    host.append(log, "Nov 22 13:00:00 Erased: two\n");
+    written(&host.path(log), NOW);
+    assert_eq!(host.told(), ["one", "two"]);
+    host.restart();
+    assert!(host.told().is_empty());
+    host.append(log, "Nov 22 13:30:00 Updated: three-1-1.noarch\n");
+    written(&host.path(log), NOW);
+    assert_eq!(host.told(), ["three"]);
+    let fact = fixture::json(&collect(&host.root).unwrap())["logs"].take();
+    assert_eq!(fact[6]["newest_at_ms"], NOW - 30 * 60 * 1000);
+}
