@@ -80,7 +80,7 @@ impl Stamp {
     pub fn with_year(self, year: i32) -> Self {
         match self {
             Self::Yearless(civil) => Self::Local(Civil { year, ..civil }),
-            dated => dated,
+            Self::Local(_) | Self::At(_) => self,
         }
     }
 

@@ -98,20 +98,20 @@ mod tests {
         }
         let told: Vec<_> = said
             .into_iter()
-            .map(|(_, said)| match said {
-                Said::Change(change) => {
-                    let PackageChange {
-                        action,
-                        name,
-                        arch,
-                        from,
-                        to,
-                        ..
-                    } = change;
-                    let version = from.or(to).unwrap_or_default();
-                    format!("{action:?} {name} {arch} {version}")
-                }
-                other => format!("{other:?}"),
+            .map(|(_, said)| {
+                let Said::Change(change) = said else {
+                    return format!("{said:?}");
+                };
+                let PackageChange {
+                    action,
+                    name,
+                    arch,
+                    from,
+                    to,
+                    ..
+                } = change;
+                let version = from.or(to).unwrap_or_default();
+                format!("{action:?} {name} {arch} {version}")
             })
             .collect();
         let expected = [
