@@ -59,7 +59,7 @@ bench-agent: deps-postgres deps-ui deps-peers agent ## Measure the agent on its 
 agent: ## The agent as it is shipped: target/agent/infratrack-agent
 	$(CARGO) build --profile agent --locked --bin infratrack-agent
 
-soak: deps-postgres deps-ui deps-disk deps-peers agent ## Long campaigns: faults, damage, power loss, backlogs, an idle hour
+soak: deps-postgres deps-ui deps-disk deps-peers deps-updates deps-releases agent ## Long campaigns: faults, damage, power loss, backlogs, an idle hour
 	$(TOOLS)/soak.sh
 
 packages: deps-packages deps-ui deps-ansible ## A .deb and a .rpm of agent and collector, and the Ansible collection

@@ -8,6 +8,7 @@ mod accounts;
 mod answers;
 mod apps;
 mod block_devices;
+mod boot;
 mod bounded;
 mod cgroup;
 mod cloud;
@@ -46,6 +47,7 @@ mod updates;
 mod users;
 mod virtualization;
 
+pub use boot::{BootRecords, Ended};
 pub(crate) use cloud::address as instance_metadata_address;
 pub use fact::Fact;
 pub use facts::FactSources;

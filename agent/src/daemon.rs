@@ -4,12 +4,14 @@
 //! answer is held open between heartbeats, so that commands arrive at once; what can't wait for its end
 //! goes over a second connection.
 
+mod boots;
 mod commands;
 mod facts;
 mod inventory;
 mod link;
 mod notify;
 mod package_logs;
+mod records;
 mod renewal;
 mod returning;
 mod stop;
@@ -20,8 +22,7 @@ use anyhow::Context;
 use infratrack_shared::ids::{BootId, InstanceId};
 use infratrack_shared::time::UnixMillis;
 use infratrack_shared::wire::answer::{Ack, Frame, Policy};
-use infratrack_shared::wire::batch::{Body, Class};
-use infratrack_shared::wire::event::{AgentStart, AgentStop, Event};
+use infratrack_shared::wire::event::Event;
 use infratrack_shared::wire::heartbeat::Heartbeat;
 use tokio::time::Instant;
 
@@ -31,7 +32,7 @@ use crate::config::Config;
 use crate::failpoint::reach;
 use crate::identity::Identity;
 use crate::reporter::{Report, Reporter};
-use crate::spool::{NewRecord, OpenReport, Spool, SpoolConfig, SpoolError};
+use crate::spool::{Spool, SpoolConfig, SpoolError};
 use crate::uplink::Answer;
 use crate::watch::{Area, Watch};
 use commands::Commands;
@@ -62,6 +63,8 @@ pub struct Daemon {
     inventory: Inventory,
     commands: Commands,
     package_logs: PackageLogs,
+    /// Remembered of this boot; none where that could not be kept.
+    boot: Option<boots::Last>,
     policy: Policy,
     notify: Notify,
     /// Collector's clock less ours, as of the last Ack.
@@ -129,7 +132,8 @@ impl Daemon {
                 boot_id,
                 logs,
             ),
-            heartbeats: HeartbeatSource::new(root),
+            heartbeats: HeartbeatSource::new(root.clone()),
+            boot: None,
             policy: Policy::default(),
             notify: Notify::new(),
             server_ahead_ms: 0,
@@ -147,14 +151,7 @@ impl Daemon {
             facts,
             inventory,
         };
-        let version = env!("CARGO_PKG_VERSION").to_owned();
-        daemon
-            .record(&Event::AgentStart(AgentStart {
-                instance,
-                boot_id,
-                version,
-            }))
-            .await;
+        daemon.tell_start(&root).await?;
         daemon.tell_damage(opened).await;
         for result in daemon.commands.interrupted() {
             daemon.record(&Event::CommandResult(result)).await;
@@ -162,21 +159,6 @@ impl Daemon {
         daemon.commands.save(&daemon.spool).await?;
         tracing::info!(%host, %instance, "agent started");
         Ok(daemon)
-    }
-
-    /// What could not be kept is told again after the next start.
-    async fn tell_damage(&mut self, opened: OpenReport) {
-        if opened.damaged.is_empty() {
-            return;
-        }
-        let mut told = true;
-        for damaged in opened.damaged {
-            tracing::error!(moved_to = ?opened.moved_to, ?damaged, "the spool was damaged");
-            told &= self.record(&Event::SpoolDamaged(damaged)).await;
-        }
-        if told && let Err(error) = self.spool.damage_told().await {
-            tracing::warn!(%error, "the damage will be told again");
-        }
     }
 
     /// When there is something to do.
@@ -388,29 +370,6 @@ impl Daemon {
         Ok(())
     }
 
-    /// Queues an event. Where the disk is full it is lost, and said so: it has no source to come from again.
-    /// Answers whether it is kept.
-    async fn record(&mut self, event: &Event) -> bool {
-        let (Some(kind), Ok(body)) = (event.kind(), event.to_body()) else {
-            return false;
-        };
-        let record = NewRecord {
-            at: self.clock.now(),
-            mono_ms: collect::mono_ms(),
-            boot_id: self.boot_id,
-            kind: kind.to_owned(),
-            body: Body::Event(body),
-        };
-        match self.spool.append(Class::Critical, vec![record]).await {
-            Ok(_) => self.urgent = true,
-            Err(error) => {
-                tracing::error!(%error, kind, "an event was not kept");
-                return false;
-            }
-        }
-        true
-    }
-
     fn lost(&mut self, lost: &Lost) {
         tracing::warn!(error = lost.words, wait = ?lost.wait, "no report reached the collector");
         self.notify
@@ -424,11 +383,7 @@ impl Daemon {
         // It must not ask a spool that is closed.
         self.package_logs.stop();
         let reason = stop_reason().await;
-        let event = Event::AgentStop(AgentStop {
-            instance: self.instance,
-            reason,
-        });
-        self.record(&event).await;
+        self.tell_stop(reason).await;
         // Over the second connection: giving up a held answer would break the first.
         if Instant::now() >= self.link.not_before() {
             // What was not said in time is said after the next start.

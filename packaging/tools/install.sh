@@ -146,6 +146,11 @@ updates() {
     [ -e /usr/share/i18n/locales/de_DE ] || packages locales
 }
 
+# What makes roots of Debian's releases.
+releases() {
+    programs debootstrap=debootstrap
+}
+
 # What boots hosts, and makes them fail.
 hosts() {
     programs systemd-nspawn=systemd-container debootstrap=debootstrap ip=iproute2 nft=nftables ssh=openssh-client \
@@ -154,7 +159,7 @@ hosts() {
 
 for wanted in "$@"; do
     case "$wanted" in
-    postgres | disk | peers | lint | browser | repository | hosts | versions | updates) "$wanted" ;;
+    postgres | disk | peers | lint | browser | repository | hosts | versions | updates | releases) "$wanted" ;;
     ansible) python ansible ansible-lint 'ansible-core>=2.16,<2.22' ansible-lint ;;
     # The provider of logins that the tests log in by.
     oidc) node_modules testkit/oidc ;;

@@ -49,6 +49,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("packages_log_dnf", packages_log_dnf),
     ("packages_log_dnf5", packages_log_dnf5),
     ("packages_log_dpkg", packages_log_dpkg),
+    ("packages_log_yum", packages_log_yum),
     ("packages_log_zypp", packages_log_zypp),
     ("packages_rpm", packages_rpm),
     ("problem", problem),
@@ -217,6 +218,11 @@ pub fn packages_log_dnf5(bytes: &[u8]) {
 /// apt's history up to a NUL, and the log of dpkg after it.
 pub fn packages_log_dpkg(bytes: &[u8]) {
     logs(Source::Dpkg, bytes);
+}
+
+/// The log of yum 3.
+pub fn packages_log_yum(bytes: &[u8]) {
+    logs(Source::Yum, bytes);
 }
 
 /// zypper's history.

@@ -11,6 +11,7 @@ use super::{Reason, Root};
 
 /// A database of ten thousand packages is read in a fraction of it.
 const LIMIT: Duration = Duration::from_secs(20);
+const YUM_LOG: &str = "var/log/yum.log";
 
 /// The databases, and whether one of them still hangs from an earlier reading.
 pub struct InventorySource {
@@ -44,8 +45,14 @@ impl InventorySource {
             manager,
             unknown,
             skipped: skipped as u64,
-            has_log: logs(manager).iter().any(|log| self.root.exists(log)),
+            has_log: self.has_log(manager),
         }
+    }
+
+    fn has_log(&self, manager: Manager) -> bool {
+        // yum's is root's alone where nobody changed that, and tells the agent nothing then.
+        let has_yums = || manager == Manager::Rpm && self.root.open_file(YUM_LOG).is_ok();
+        logs(manager).iter().any(|log| self.root.exists(log)) || has_yums()
     }
 
     /// What there is to install, or why that is not known.

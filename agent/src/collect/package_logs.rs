@@ -9,6 +9,7 @@ mod fact;
 mod files;
 mod follow;
 mod reader;
+mod years;
 mod zone;
 
 use std::collections::BTreeMap;
@@ -121,7 +122,7 @@ impl SourceReader {
         let mut places = saved.logs.into_iter();
         let followers = source.logs().map(|log| {
             let place = places.next().flatten();
-            log.map(|log| Follower::new(log, place))
+            log.map(|log| Follower::new(log, source.names_years(), place))
         });
         Self {
             source,
@@ -218,6 +219,7 @@ fn name(source: Source) -> &'static str {
         Source::Dnf => "dnf",
         Source::Dnf5 => "dnf5",
         Source::Zypp => "zypp",
+        Source::Yum => "yum",
     }
 }
 

@@ -161,7 +161,7 @@ impl AptRoot {
 }
 
 /// The set that `apt list --upgradable` lists: `NAME/SUITE VERSION ARCH [upgradable from: VERSION]`.
-fn listed(apt: &mut Command) -> BTreeSet<String> {
+pub(crate) fn listed(apt: &mut Command) -> BTreeSet<String> {
     let output = run(apt.args(["list", "--upgradable"]), &[]);
     let text = String::from_utf8(output.stdout).unwrap();
     let lines = text.lines().filter_map(|line| {

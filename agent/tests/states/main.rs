@@ -15,6 +15,8 @@ mod languages;
 #[cfg(test)]
 mod obstacles;
 #[cfg(test)]
+mod releases;
+#[cfg(test)]
 mod rpms;
 #[cfg(test)]
 mod state;

@@ -108,6 +108,7 @@ fn event(row: &Row) -> Told {
             .with(detail)
         }
         "package_transaction" => package(row),
+        "boot" => boot(kind, row),
         "identity_conflict" => {
             let other = text(row, "other_address");
             told(kind, "bad", "Two machines report as this host").with(
@@ -121,6 +122,29 @@ fn event(row: &Row) -> Told {
         ),
         what => told(kind, "neutral", plain(what)).with(row.body.as_ref().map(Value::to_string)),
     }
+}
+
+fn boot(kind: &'static str, row: &Row) -> Told {
+    let (is, was) = (text(row, "kernel"), text(row, "previous_kernel"));
+    let mut title = match (text(row, "container"), is, was) {
+        (Some(_), ..) => "The container's machine booted".to_owned(),
+        (None, Some(is), Some(was)) if is != was => format!("Booted, kernel {is} (was {was})"),
+        (None, Some(is), Some(_)) => format!("Booted, kernel {is} as before"),
+        (None, Some(is), None) => format!("Booted, kernel {is}"),
+        (None, None, _) => "Booted".to_owned(),
+    };
+    let (tone, word) = match text(row, "expected").as_deref() {
+        Some("yes") => ("good", "after a shutdown in order"),
+        Some("no") => {
+            title.push_str(", unexpected");
+            ("bad", "not shut down in order")
+        }
+        _ => ("neutral", "whether it was shut down in order is not known"),
+    };
+    let evidence = part(row, "evidence").and_then(Value::as_array);
+    let evidence = evidence.into_iter().flatten().filter_map(Value::as_str);
+    let said: Vec<_> = std::iter::once(word).chain(evidence).collect();
+    told(kind, tone, title).with(Some(said.join("; ")))
 }
 
 fn package(row: &Row) -> Told {
@@ -395,6 +419,36 @@ mod tests {
         assert_eq!(
             shown("audit", "host.key_replaced", json!({})).0,
             "Key replaced"
+        );
+    }
+
+    #[test]
+    fn a_boot_names_its_kernel_and_whether_it_was_expected() {
+        let (title, detail, tone) = shown(
+            "event",
+            "boot",
+            json!({"kernel": "6.1.0-28", "previous_kernel": "6.1.0-27", "expected": "yes",
+                "evidence": ["wtmp has a shutdown before this boot"]}),
+        );
+        assert_eq!(
+            (title.as_str(), tone),
+            ("Booted, kernel 6.1.0-28 (was 6.1.0-27)", "good")
+        );
+        assert_eq!(
+            detail,
+            "after a shutdown in order; wtmp has a shutdown before this boot"
+        );
+        let same = json!({"kernel": "6.1.0-28", "previous_kernel": "6.1.0-28", "expected": "no"});
+        let (title, _, tone) = shown("event", "boot", same);
+        assert_eq!(
+            (title.as_str(), tone),
+            ("Booted, kernel 6.1.0-28 as before, unexpected", "bad")
+        );
+        let container = json!({"container": "lxc", "kernel": "1", "previous_kernel": "2"});
+        let (title, _, tone) = shown("event", "boot", container);
+        assert_eq!(
+            (title.as_str(), tone),
+            ("The container's machine booted", "neutral")
         );
     }
 

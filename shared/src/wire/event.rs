@@ -19,6 +19,7 @@ pub enum Event {
     CommandResult(CommandResult),
     CertificateRenewed(CertificateRenewed),
     PackageTransaction(PackageTransaction),
+    Boot(Boot),
     /// A kind of a newer agent, or of an operator's own.
     Unknown(rmpv::Value),
 }
@@ -63,6 +64,7 @@ kinds! {
     "command_result" => CommandResult,
     "certificate_renewed" => CertificateRenewed,
     "package_transaction" => PackageTransaction,
+    "boot" => Boot,
 }
 
 /// An agent process began.
@@ -140,6 +142,42 @@ pub struct CertificateRenewed {
     /// Hexadecimal, as X.509 tools print it.
     pub serial: String,
     pub not_after: UnixMillis,
+}
+
+/// The host booted: told once of each boot that an agent ran in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    pub boot_id: BootId,
+    /// By the clock as it went when this was told.
+    pub booted_at: UnixMillis,
+    /// The kernel's release. None where it is not known, and in a container, which has none of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
+    /// The container manager that the agent runs under: it was the machine below that booted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// The last boot before it that is known of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_boot_id: Option<BootId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_kernel: Option<String>,
+    /// Whether the host had been shut down in order.
+    #[serde(default)]
+    pub expected: BootExpected,
+    /// What says so, and what could not be asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<String>,
+}
+
+/// Whether a boot was to be expected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BootExpected {
+    Yes,
+    No,
+    #[default]
+    #[serde(other)]
+    Unknown,
 }
 
 /// What one run of a package manager did, as its log tells.

@@ -15,8 +15,9 @@ use infratrack_shared::wire::enroll::{
     RenewRequest, RenewResponse, ReturnRequest,
 };
 use infratrack_shared::wire::event::{
-    AgentStart, AgentStop, CertificateRenewed, CommandOutcome, CommandResult, DamagedClass, Event,
-    PackageAction, PackageChange, PackageTransaction, SpoolDamaged, StopReason,
+    AgentStart, AgentStop, Boot, BootExpected, CertificateRenewed, CommandOutcome, CommandResult,
+    DamagedClass, Event, PackageAction, PackageChange, PackageTransaction, SpoolDamaged,
+    StopReason,
 };
 use infratrack_shared::wire::heartbeat::{
     AgentUsage, FilesystemUsage, Heartbeat, SpoolUsage, Unknown,
@@ -465,6 +466,16 @@ pub(crate) fn events() -> Vec<Event> {
         Event::CertificateRenewed(CertificateRenewed {
             serial: "0a1b2c".to_owned(),
             not_after: UnixMillis(NOW.0 + 30 * 86_400_000),
+        }),
+        Event::Boot(Boot {
+            boot_id: boot(),
+            booted_at: UnixMillis(NOW.0 - 60_000),
+            kernel: Some("6.1.0-28-amd64".to_owned()),
+            container: None,
+            previous_boot_id: Some(BootId(id(4))),
+            previous_kernel: Some("6.1.0-27-amd64".to_owned()),
+            expected: BootExpected::Yes,
+            evidence: vec!["the agent was stopped as the host went down".to_owned()],
         }),
         Event::PackageTransaction(PackageTransaction {
             manager: Manager::Dpkg,

@@ -1,9 +1,10 @@
 //! `infratrack-bench-agent`: the agent on this machine beside its peers, in one run (`bench::agent`).
 //!
 //! Starts a collector with an agent, `node_exporter` and `zabbix_agentd`, all of its own, watches them while they
-//! idle, then takes facts in turns with facter and ansible, and writes what it found into
-//! `docs/benchmarks.md`. Fails where a goal is missed. Called by `make bench`, and by `make soak` for an hour.
+//! idle, then takes facts in turns with facter and ansible; and what inventories and checks for updates take. Writes what it
+//! found into `docs/benchmarks.md`. Fails where a goal is missed. Called by `make bench`, and by `make soak` for an hour.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -11,14 +12,16 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use infratrack_collector::clock::Clock;
 use infratrack_testkit::backlog::Lived;
-use infratrack_testkit::bench::agent::facts;
+use infratrack_testkit::bench::agent::inventory::Databases;
 use infratrack_testkit::bench::agent::peers::{
     NODE_EXPORTER, NodeExporter, POLL, SCRAPE, ZABBIX_AGENTD, ZabbixAgentd, stop,
 };
 use infratrack_testkit::bench::agent::report::{self, Daemon, Results};
+use infratrack_testkit::bench::agent::taking::{self, Taking};
+use infratrack_testkit::bench::agent::{alone, checks, facts, inventory};
 use infratrack_testkit::bench::{document, machine};
 use infratrack_testkit::process::Process;
 use tokio::time::{Instant, Interval, interval, sleep};
@@ -28,8 +31,20 @@ const WARM_UP: Duration = Duration::from_secs(90);
 const START: Duration = Duration::from_secs(60);
 const ROUNDS: usize = 5;
 
+/// Each has a section of its own in the document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Idle daemons, facts, the soak
+    Daemons,
+    /// Inventories and checks for updates
+    Packages,
+}
+
 #[derive(Debug, Parser)]
 struct Arguments {
+    /// What is measured; all of it where nothing is said
+    #[arg(long)]
+    part: Option<Part>,
     /// How long to watch the idle daemons
     #[arg(long, default_value_t = 600)]
     seconds: u64,
@@ -44,26 +59,73 @@ struct Arguments {
     agent: PathBuf,
     #[arg(long, default_value = "target/release/infratrack-collector")]
     collector: PathBuf,
-    /// Takes the result in its section `agent`
+    /// Takes the results in its sections `agent` and `agent-packages`
     #[arg(long, default_value = "docs/benchmarks.md")]
     document: PathBuf,
+    /// A program that this process runs, to say what it took
+    #[arg(last = true, hide = true)]
+    alone: Vec<OsString>,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
+    if !arguments.alone.is_empty() {
+        let cost = alone::run_here(&arguments.alone)?;
+        say(&serde_json::to_string(&cost)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let is_asked = |part| arguments.part.is_none_or(|one| one == part);
+    let mut missed = false;
+    if is_asked(Part::Packages) {
+        packages(&arguments).await?;
+    }
+    if is_asked(Part::Daemons) {
+        missed = daemons(&arguments).await?;
+    }
+    Ok(ExitCode::from(u8::from(missed)))
+}
+
+/// Answers whether a goal is missed.
+async fn daemons(arguments: &Arguments) -> anyhow::Result<bool> {
     let work = tempfile::Builder::new().prefix("bench-agent").tempdir()?;
     readable_by_postgres(work.path())?;
-    let results = measure(&arguments, work.path()).await?;
+    let results = measure(arguments, work.path()).await?;
     let text = report::text(&results);
     say(&text);
     document::write_section(&arguments.document, "agent", &text)?;
     let goals = report::goals(&results);
-    let missed = goals
-        .iter()
-        .filter(|goal| !goal.is_moonshot && !goal.holds())
-        .count();
-    Ok(ExitCode::from(u8::from(missed > 0)))
+    let mut goals = goals.iter();
+    Ok(goals.any(|goal| !goal.is_moonshot && !goal.holds()))
+}
+
+async fn packages(arguments: &Arguments) -> anyhow::Result<()> {
+    let work = tempfile::Builder::new().prefix("bench-agent").tempdir()?;
+    let work = work.path();
+    readable_by_postgres(work)?;
+    say("asking for updates, in turns with apt");
+    let checks = checks::measure(&arguments.agent, work, ROUNDS).await?;
+    let databases = Databases::make(work)?;
+    let mut demo = demo(arguments, work)?;
+    demo = databases.around(&demo);
+    let demo = Process::start(&mut demo, &work.join("demo.log"), Stdio::null())?;
+    say("taking inventories");
+    let taken = match agent_of(work).await {
+        Ok(agent) => inventory::measure(&databases, &work.join("demo"), agent, ROUNDS).await,
+        Err(error) => Err(error),
+    };
+    stop(demo).await?;
+    let taking = Taking {
+        date: Clock::system().now().date().to_string(),
+        machine: machine::describe()?,
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+        rounds: ROUNDS,
+        inventories: taken?,
+        checks,
+    };
+    let text = taking::text(&taking);
+    say(&text);
+    document::write_section(&arguments.document, "agent-packages", &text)
 }
 
 async fn measure(arguments: &Arguments, work: &Path) -> anyhow::Result<Results> {
@@ -72,7 +134,8 @@ async fn measure(arguments: &Arguments, work: &Path) -> anyhow::Result<Results> 
     } else {
         arguments.seconds
     });
-    let demo = start_demo(arguments, work)?;
+    let mut demo = demo(arguments, work)?;
+    let demo = Process::start(&mut demo, &work.join("demo.log"), Stdio::null())?;
     let watched = match agent_of(work).await {
         Ok(agent) => watch(agent, over, work).await,
         Err(error) => Err(error),
@@ -100,7 +163,7 @@ async fn measure(arguments: &Arguments, work: &Path) -> anyhow::Result<Results> 
 }
 
 /// A collector with its database, and the agent in the profile it is shipped in, beside each other in `bin`.
-fn start_demo(arguments: &Arguments, work: &Path) -> anyhow::Result<Process> {
+fn demo(arguments: &Arguments, work: &Path) -> anyhow::Result<Command> {
     let bin = work.join("bin");
     fs::create_dir(&bin)?;
     for program in [&arguments.agent, &arguments.collector] {
@@ -114,7 +177,7 @@ fn start_demo(arguments: &Arguments, work: &Path) -> anyhow::Result<Process> {
         .args(["--agent-listen", anywhere, "--enroll-listen", anywhere])
         .arg("--data-dir")
         .arg(work.join("demo"));
-    Process::start(&mut demo, &work.join("demo.log"), Stdio::null())
+    Ok(demo)
 }
 
 /// The process of the demo's agent.

@@ -7,6 +7,7 @@ use rmpv::Value;
 use serde::Serialize;
 
 use super::files::{LogFile, Packing, rotated};
+use super::years::dated_last;
 use super::zone::Zone;
 use crate::collect::fact::to_value;
 use crate::collect::{Reason, Root};
@@ -83,5 +84,8 @@ fn newest(root: &Root, zone: &Zone, log: &mut Log) -> std::io::Result<Option<i64
         said.drain(..said.len().saturating_sub(1));
     }
     let newest = said.last();
-    Ok(newest.map(|(stamp, _)| zone.at(*stamp, None, UnixMillis(0))))
+    Ok(newest.map(|(stamp, _)| {
+        let stamp = dated_last(*stamp, file.modified_ms);
+        zone.at(stamp, None, UnixMillis(0))
+    }))
 }

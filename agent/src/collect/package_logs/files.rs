@@ -4,9 +4,11 @@ use std::fs::{File, Metadata};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 
+use bzip2::read::MultiBzDecoder;
 use flate2::read::MultiGzDecoder;
 use infratrack_shared::digest::Digest;
 use infratrack_shared::limits::ZSTD_WINDOW_LOG;
+use lzma_rust2::XzReader;
 use serde::{Deserialize, Serialize};
 
 use crate::collect::Root;
@@ -15,6 +17,8 @@ use crate::collect::Root;
 const HEAD_BYTES: usize = 256;
 /// Read of a packed log at most.
 const UNPACKED_BYTES: u64 = 64 * 1024 * 1024;
+/// What unpacking one of xz may take: enough for what `xz -7` has made, and logrotate has it make `xz -6`.
+const XZ_KIB: u32 = 20 * 1024;
 /// Rotated logs looked at; a month has 30.
 const ROTATED: usize = 100;
 /// More digits are a date.
@@ -36,6 +40,8 @@ pub(super) enum Packing {
     Plain,
     Gzip,
     Zstd,
+    Xz,
+    Bzip2,
     /// In a way that is not read.
     Unread,
 }
@@ -57,7 +63,9 @@ impl LogFile {
         let packing = match path.rsplit_once('.') {
             Some((_, "gz")) => Packing::Gzip,
             Some((_, "zst")) => Packing::Zstd,
-            Some((_, "xz" | "bz2" | "lzma" | "Z")) => Packing::Unread,
+            Some((_, "xz")) => Packing::Xz,
+            Some((_, "bz2")) => Packing::Bzip2,
+            Some((_, "lzma" | "Z")) => Packing::Unread,
             _ => Packing::Plain,
         };
         let found = root.path(path).metadata()?;
@@ -98,6 +106,12 @@ impl LogFile {
                 decoder.window_log_max(ZSTD_WINDOW_LOG)?;
                 Box::new(decoder)
             }
+            Packing::Xz => {
+                let file = BufReader::new(file);
+                Box::new(XzReader::new_mem_limit(file, true, XZ_KIB))
+            }
+            // Its blocks have 900 kB at most.
+            Packing::Bzip2 => Box::new(MultiBzDecoder::new(BufReader::new(file))),
             Packing::Unread => return Err(io::Error::other("is packed in a way that is not read")),
         };
         io::copy(&mut unpacked.by_ref().take(offset), &mut io::sink())?;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cut::Cutter;
 use super::files::{Identity, LogFile, rotated};
+use super::years::Years;
 use super::zone::Zone;
 use crate::collect::{Reason, Root};
 use crate::packages::log::Parser;
@@ -40,6 +41,7 @@ pub(super) struct Place {
 pub(super) struct Follower {
     path: &'static str,
     parser: Box<dyn Parser>,
+    names_years: bool,
     place: Option<Place>,
     /// The number of the place's file, for [`Spot::file`].
     number: u32,
@@ -84,10 +86,11 @@ pub(super) struct Followed {
 }
 
 impl Follower {
-    pub(super) fn new(log: Log, place: Option<Place>) -> Self {
+    pub(super) fn new(log: Log, names_years: bool, place: Option<Place>) -> Self {
         Self {
             path: log.path,
             parser: log.parser,
+            names_years,
             place,
             number: 0,
             files: BTreeMap::new(),
@@ -225,10 +228,19 @@ impl Follower {
         let mut previous = self.place.as_ref().and_then(|place| place.previous);
         let mut cutter = Cutter::new(step.offset, step.is_over);
         let mut said = Vec::new();
+        let years = if self.names_years {
+            None
+        } else {
+            Some(Years::read(&step.file, step.offset, here.root)?)
+        };
         let (number, parser) = (self.number, &mut self.parser);
         let mut line = |offset: u64, line: &[u8]| {
             parser.line(&String::from_utf8_lossy(line), &mut said);
             for (stamp, said) in said.drain(..) {
+                let stamp = match &years {
+                    Some(years) => years.dated(stamp, offset),
+                    None => stamp,
+                };
                 let at = here.zone.at(stamp, previous, here.now);
                 previous = Some(at);
                 let spot = Spot {

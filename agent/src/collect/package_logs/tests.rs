@@ -1,7 +1,7 @@
 //! Logs on a host that are written, rotated, packed and damaged while they are read.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -11,6 +11,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use tempfile::TempDir;
 
+use super::files::LogFile;
 use super::*;
 use crate::collect::fixture;
 
@@ -329,9 +330,9 @@ fn what_is_no_file_or_no_text_is_told_and_stops_no_other() {
 
 #[test]
 fn a_rotated_log_that_is_packed_in_a_way_that_is_not_read_is_told() {
-    let host = Host::new(&[(DPKG, ""), ("var/log/dpkg.log.2.xz", "")]);
+    let host = Host::new(&[(DPKG, ""), ("var/log/dpkg.log.2.lzma", "")]);
     let fact = fixture::json(&collect(&host.root).unwrap())["logs"].take();
-    assert_eq!(fact[1]["unread"][0], "/var/log/dpkg.log.2.xz");
+    assert_eq!(fact[1]["unread"][0], "/var/log/dpkg.log.2.lzma");
 }
 
 #[test]
@@ -387,4 +388,68 @@ fn of_a_damaged_rotated_log_what_can_be_read_is_told_once_and_what_follows_it() 
     assert_eq!(once.len(), told.len(), "some came twice");
     host.restart();
     assert!(host.told().is_empty());
+}
+
+fn packed(name: &str) -> Vec<u8> {
+    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/packed");
+    fs::read(place.join(name)).unwrap()
+}
+
+/// Two streams, one after the other, as xz and bzip2 have made them.
+#[test]
+fn a_rotated_log_may_be_packed_by_xz_or_bzip2() {
+    for packing in ["xz", "bz2"] {
+        let mut host = Host::new(&[(DPKG, &run(3, "after"))]);
+        let rotated = host.path(&format!("var/log/dpkg.log.1.{packing}"));
+        fs::write(&rotated, packed(&format!("two-streams.{packing}"))).unwrap();
+        written(&rotated, NOW);
+        assert_eq!(host.told(), ["one", "two", "after"], "{packing}");
+        host.restart();
+        assert!(host.told().is_empty());
+    }
+}
+
+#[test]
+fn what_is_packed_to_be_endless_is_read_for_so_long_and_no_longer() {
+    let host = Host::new(&[(DPKG, "")]);
+    for packing in ["xz", "bz2"] {
+        let path = format!("var/log/dpkg.log.1.{packing}");
+        fs::write(host.path(&path), packed(&format!("endless.{packing}"))).unwrap();
+        let file = LogFile::find(&host.root, &path).unwrap();
+        let mut read = file.read_from(&host.root, 0).unwrap();
+        let read = std::io::copy(&mut read, &mut std::io::sink()).unwrap();
+        assert_eq!(read, 64 * 1024 * 1024, "of twice as much: {packing}");
+    }
+}
+
+#[test]
+fn what_takes_too_much_memory_to_unpack_is_passed_over() {
+    let mut host = Host::new(&[(DPKG, &run(3, "after"))]);
+    let path = "var/log/dpkg.log.1.xz";
+    fs::write(host.path(path), packed("large-dictionary.xz")).unwrap();
+    let file = LogFile::find(&host.root, path).unwrap();
+    let mut bytes = Vec::new();
+    let refused = file.read_from(&host.root, 0).unwrap();
+    let refused = refused.take(1).read_to_end(&mut bytes).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::OutOfMemory, "{refused}");
+    assert_eq!(host.told(), ["after"]);
+}
+
+#[test]
+fn of_a_log_without_years_what_is_a_month_old_is_told_and_what_is_a_year_old_is_not() {
+    let log = "var/log/yum.log";
+    let old =
+        "Nov 20 10:00:00 Installed: old-1-1.noarch\nMar  1 10:00:00 Updated: later-1-1.noarch\n";
+    let mut host = Host::new(&[(log, old)]);
+    host.append(log, "Nov 21 10:00:00 Installed: one-1-1.noarch\n");
+    host.append(log, "Nov 22 13:00:00 Erased: two\n");
+    written(&host.path(log), NOW);
+    assert_eq!(host.told(), ["one", "two"]);
+    host.restart();
+    assert!(host.told().is_empty());
+    host.append(log, "Nov 22 13:30:00 Updated: three-1-1.noarch\n");
+    written(&host.path(log), NOW);
+    assert_eq!(host.told(), ["three"]);
+    let fact = fixture::json(&collect(&host.root).unwrap())["logs"].take();
+    assert_eq!(fact[6]["newest_at_ms"], NOW - 30 * 60 * 1000);
 }

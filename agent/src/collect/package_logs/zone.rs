@@ -27,7 +27,7 @@ impl Zone {
     pub(super) fn at(&self, stamp: Stamp, previous: Option<i64>, now: UnixMillis) -> i64 {
         let civil = match stamp {
             Stamp::At(at) => return at.0,
-            Stamp::Local(civil) => civil,
+            Stamp::Local(civil) | Stamp::Yearless(civil) => civil,
         };
         let Some((first, second)) = self.candidates(civil) else {
             return civil.as_utc().0;

@@ -16,6 +16,7 @@ pub mod source;
 pub mod stamp;
 pub mod transactions;
 mod via;
+pub mod yum;
 pub mod zypp;
 
 use infratrack_shared::wire::event::PackageChange;

@@ -1,12 +1,12 @@
 //! The logs that are read, and of whom they are.
 //!
-//! What is not: apk keeps no log. rpm's and dnf's histories are sqlite databases (`/var/lib/dnf/history.sqlite`), and yum 3's
-//! `/var/log/yum.log` is its root's alone, so a plain `rpm -i` and what `PackageKit` does on an RPM host are told by nobody.
+//! What is not: apk keeps no log. rpm's and dnf's histories are sqlite databases (`/var/lib/dnf/history.sqlite`), so a plain
+//! `rpm -i` and what `PackageKit` does on an RPM host are told by nobody. yum 3 makes its log root's alone.
 
 use infratrack_shared::wire::packages::Manager;
 
 use super::transactions::{FRONT, LOGS, RUNS, Settings};
-use super::{Parser, apt, dnf, dnf5, dpkg, zypp};
+use super::{Parser, apt, dnf, dnf5, dpkg, yum, zypp};
 
 /// Package managers that keep a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub enum Source {
     Dnf,
     Dnf5,
     Zypp,
+    /// Version 3, before dnf.
+    Yum,
 }
 
 /// One log.
@@ -26,7 +28,12 @@ pub struct Log {
 }
 
 impl Source {
-    pub const ALL: [Self; 4] = [Self::Dpkg, Self::Dnf, Self::Dnf5, Self::Zypp];
+    pub const ALL: [Self; 5] = [Self::Dpkg, Self::Dnf, Self::Dnf5, Self::Zypp, Self::Yum];
+
+    /// Whether the lines of its logs say of which year they are.
+    pub fn names_years(self) -> bool {
+        self != Self::Yum
+    }
 
     pub fn settings(self) -> Settings {
         let (manager, source, quiet_ms) = match self {
@@ -35,6 +42,7 @@ impl Source {
             Self::Dnf => (Manager::Rpm, "/var/log/dnf.rpm.log", 60_000),
             Self::Dnf5 => (Manager::Rpm, "/var/log/dnf5.log", 2_000),
             Self::Zypp => (Manager::Rpm, "/var/log/zypp/history", 60_000),
+            Self::Yum => (Manager::Rpm, "/var/log/yum.log", 60_000),
         };
         Settings {
             manager,
@@ -66,6 +74,10 @@ impl Source {
             Self::Zypp => (
                 None,
                 log("var/log/zypp/history", Box::<zypp::History>::default() as _),
+            ),
+            Self::Yum => (
+                None,
+                log("var/log/yum.log", Box::<yum::Log>::default() as _),
             ),
         };
         logs[FRONT] = front;

@@ -5,6 +5,12 @@ use infratrack_shared::time::UnixMillis;
 /// Years that a log can be of; anything else is no time.
 const YEARS: std::ops::RangeInclusive<i32> = 1990..=2199;
 
+const ANY_LEAP_YEAR: i32 = 2000;
+/// As C's `%b` has them without a language.
+const MONTHS: [&str; 12] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];
+
 /// A date and a time of day, of a zone that is not said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Civil {
@@ -20,6 +26,8 @@ pub struct Civil {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stamp {
     Local(Civil),
+    /// Of a year that is not said either: a leap year stands in its place.
+    Yearless(Civil),
     At(UnixMillis),
 }
 
@@ -63,8 +71,29 @@ impl Stamp {
     pub fn as_utc(&self) -> UnixMillis {
         match self {
             Self::At(at) => *at,
-            Self::Local(civil) => civil.as_utc(),
+            Self::Local(civil) | Self::Yearless(civil) => civil.as_utc(),
         }
+    }
+
+    /// Of the year, where it is of none yet.
+    #[must_use]
+    pub fn with_year(self, year: i32) -> Self {
+        match self {
+            Self::Yearless(civil) => Self::Local(Civil { year, ..civil }),
+            Self::Local(_) | Self::At(_) => self,
+        }
+    }
+
+    /// Reads `Nov 22 09:57:04` and answers what follows it.
+    pub fn yearless(text: &str) -> Option<(Self, &str)> {
+        let (month, rest) = text.split_at_checked(3)?;
+        let month = MONTHS.iter().position(|name| *name == month)? + 1;
+        let (day, rest) = rest.strip_prefix(' ')?.split_at_checked(2)?;
+        let (time, rest) = rest.strip_prefix(' ')?.split_at_checked(8)?;
+        let day: u8 = day.trim_start().parse().ok()?;
+        let full = format!("{ANY_LEAP_YEAR}-{month:02}-{day:02} {time}");
+        let (civil, _) = Civil::read(&full)?;
+        Some((Self::Yearless(civil), rest))
     }
 
     /// Reads a time without a zone, and answers what follows it.

@@ -52,18 +52,21 @@ impl Release {
 
     /// As apt itself prints it beside a version: `Debian-Security:12/stable-security`.
     pub(super) fn name(&self) -> String {
-        let mut name = match (self.label.as_str(), self.origin.as_str()) {
+        let name = match (self.label.as_str(), self.origin.as_str()) {
             ("", "") => self.site.clone(),
             ("", origin) => origin.to_owned(),
             (label, _) => label.to_owned(),
         };
-        if !self.version.is_empty() {
-            name = format!("{name}:{}", self.version);
-        }
-        match (self.archive.as_str(), self.codename.as_str()) {
+        let suite = if self.archive.is_empty() {
+            &self.codename
+        } else {
+            &self.archive
+        };
+        match (self.version.as_str(), suite.as_str()) {
             ("", "") => name,
-            ("", codename) => format!("{name}/{codename}"),
-            (archive, _) => format!("{name}/{archive}"),
+            ("", suite) => format!("{name}:{suite}"),
+            (version, "") => format!("{name}:{version}"),
+            (version, suite) => format!("{name}:{version}/{suite}"),
         }
     }
 

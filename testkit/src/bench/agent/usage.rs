@@ -50,6 +50,12 @@ pub fn measure(root: u32) -> anyhow::Result<Usage> {
     Ok(usage)
 }
 
+/// The most memory that a process had since it started, or since that was reset.
+pub fn peak_bytes(pid: u32) -> anyhow::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    Ok(line(&status, "VmHWM:")? * 1024)
+}
+
 fn add(usage: &mut Usage, pid: u32) -> anyhow::Result<()> {
     let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}"));
     let maps = read("smaps_rollup")?;
