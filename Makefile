@@ -8,7 +8,7 @@ TOOLS := packaging/tools
 # Programs and tests are built of the same dependencies, once.
 TESTED := --workspace --locked --features infratrack-testkit/test-util
 
-.PHONY: help demo test lint fmt bench bench-ingest bench-api bench-ui bench-packages bench-agent soak agent packages repository e2e e2e-full pictures sqlx
+.PHONY: help demo test lint fmt bench bench-ingest bench-api bench-ui bench-packages bench-agent bench-plays soak agent packages repository e2e e2e-full pictures sqlx
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -20,6 +20,7 @@ demo: deps-postgres deps-ui ## Collector with its private Postgres and an agent,
 test: deps-postgres deps-ui deps-disk deps-oidc deps-browser deps-aws deps-schemathesis deps-scripts deps-versions deps-updates ## All tests, with a real Postgres
 	$(CARGO) build $(TESTED) --bins --quiet
 	$(CARGO) test $(TESTED) --quiet
+	$(TOOLS)/ansible-tests.sh smoke
 
 lint: deps-lint ## Formatting, lints, licences, SQL cache
 	! git grep -nE '^(<{7}|>{7}) '
@@ -34,7 +35,7 @@ lint: deps-lint ## Formatting, lints, licences, SQL cache
 fmt: ## Format everything
 	$(CARGO) fmt --all
 
-bench: bench-ingest bench-api bench-ui bench-packages bench-agent ## Measure a release build: docs/benchmarks.md
+bench: bench-ingest bench-api bench-ui bench-packages bench-agent bench-plays ## Measure a release build: docs/benchmarks.md
 
 bench-ingest: deps-postgres deps-ui ## Measure the collector, beside what this machine can do
 	$(CARGO) build --release --locked --bin infratrack-collector --bin infratrack-bench
@@ -55,6 +56,9 @@ bench-packages: deps-postgres deps-ui ## Measure 10,000 inventories of 1,000 pac
 bench-agent: deps-postgres deps-ui deps-peers agent ## Measure the agent on its host, beside node_exporter, zabbix_agentd, facter and ansible
 	$(CARGO) build --release --locked --bin infratrack-collector --bin infratrack-spool-workload --bin infratrack-bench-agent
 	target/release/infratrack-bench-agent $(BENCH_AGENT_ARGS)
+
+bench-plays: deps-plays-peers ## Measure what the callback costs plays, beside none and ARA
+	target/ansible-2.19/bin/python testkit/bench/ansible/bench.py --ara target/ara --document docs/benchmarks.md $(BENCH_PLAYS_ARGS)
 
 agent: ## The agent as it is shipped: target/agent/infratrack-agent
 	$(CARGO) build --profile agent --locked --bin infratrack-agent

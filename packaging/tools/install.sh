@@ -111,6 +111,35 @@ python() {
     printf '%s\n' "$@" >"$list"
 }
 
+# Every ansible-core that the registry offers for this Python, in target/ansible-2.N; `plays` installs the oldest and the
+# newest only. Where there is a newer Python, the newest that runs on that, in target/ansible-newest.
+plays() {
+    local minors minor newest
+    have python3 || packages python3 python3-venv
+    minors=$(python3 -m pip index versions ansible-core --disable-pip-version-check 2>/dev/null |
+        grep -o '2\.[0-9]*\.[0-9]*' | cut -d. -f2 | sort -nu | awk '$1 >= 14')
+    [ -n "$minors" ] || minors=$(printf '%s\n' 14 16 18 19)
+    newest=$(tail -n 1 <<<"$minors")
+    if [ "${1:-}" != all ]; then minors=$(printf '%s\n' "$(head -n 1 <<<"$minors")" "$newest" | uniq); fi
+    for minor in $minors; do
+        python "ansible-2.$minor" ansible-playbook "ansible-core>=2.$minor,<2.$((minor + 1))"
+    done
+    programs git=git openssl=openssl ssh=openssh-client
+    if [ "${1:-}" = all ]; then newest_python; fi
+}
+
+newest_python() {
+    local found
+    found=$(for found in python3.{12..15} "$HOME"/.pyenv/versions/3.{12..15}.*/bin/python3; do
+        "$found" -c 'import sys; print("%d %s" % (sys.version_info[1], sys.executable))' 2>/dev/null || true
+    done | sort -n | tail -n 1 | cut -d' ' -f2)
+    [ -n "$found" ] || return 0
+    [ -x target/ansible-newest/bin/ansible-playbook ] && return
+    "$found" -m venv target/ansible-newest
+    echo "installing from the Python registry: ansible-core, for $("$found" --version)"
+    target/ansible-newest/bin/pip install --quiet --disable-pip-version-check ansible-core
+}
+
 # node_modules FOLDER: what FOLDER/package.json names, in target/ by the folder's last name.
 node_modules() {
     local folder=$1 dir=target/${1##*/}
@@ -159,7 +188,13 @@ hosts() {
 
 for wanted in "$@"; do
     case "$wanted" in
-    postgres | disk | peers | lint | browser | repository | hosts | versions | updates | releases) "$wanted" ;;
+    postgres | disk | peers | lint | browser | repository | hosts | versions | updates | releases | plays) "$wanted" ;;
+    plays-all) plays all ;;
+    # What plays are measured beside.
+    plays-peers)
+        plays
+        python ara ara-manage 'ansible-core>=2.16,<2.20' 'ara[server]>=1.8,<1.9' 'gunicorn<26'
+        ;;
     ansible) python ansible ansible-lint 'ansible-core>=2.16,<2.22' ansible-lint ;;
     # The provider of logins that the tests log in by.
     oidc) node_modules testkit/oidc ;;

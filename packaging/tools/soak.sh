@@ -20,6 +20,7 @@ cargo test -p infratrack-testkit --locked --features failpoints --test it -- \
     --include-ignored --nocapture power::a_kill points::
 unset CARGO_TARGET_DIR
 
+packaging/tools/ansible-tests.sh full
 packaging/tools/mutants.sh
 wait "$hour" || {
     cat target/soak-agent.log
