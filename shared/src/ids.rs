@@ -73,3 +73,11 @@ id! {
     /// One collector process.
     CollectorId
 }
+id! {
+    /// What changed a fleet: runs of tools that belong together.
+    ChangeId
+}
+id! {
+    /// One run of a tool that changes hosts.
+    RunId
+}

@@ -44,33 +44,33 @@ impl Json {
     }
 
     pub fn as_str(&self) -> Option<&str> {
-        match self {
-            Self::String(text) => Some(text),
-            _ => None,
-        }
+        let Self::String(text) = self else {
+            return None;
+        };
+        Some(text)
     }
 
     pub fn as_bool(&self) -> Option<bool> {
-        match self {
-            Self::Bool(value) => Some(*value),
-            _ => None,
-        }
+        let Self::Bool(value) = self else {
+            return None;
+        };
+        Some(*value)
     }
 
     /// The values of a list; none where it is something else.
     pub fn items(&self) -> &[Self] {
-        match self {
-            Self::Array(items) => items,
-            _ => &[],
-        }
+        let Self::Array(items) = self else {
+            return &[];
+        };
+        items
     }
 
     /// The members of an object; none where it is something else.
     pub fn members(&self) -> &[(String, Self)] {
-        match self {
-            Self::Object(members) => members,
-            _ => &[],
-        }
+        let Self::Object(members) = self else {
+            return &[];
+        };
+        members
     }
 
     /// A text member.
@@ -87,7 +87,7 @@ impl Json {
         match self {
             Self::String(text) => Some(text),
             Self::Number(number) => Some(number),
-            _ => None,
+            Self::Null | Self::Bool(_) | Self::Array(_) | Self::Object(_) => None,
         }
     }
 

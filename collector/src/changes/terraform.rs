@@ -1,4 +1,4 @@
-//! What Terraform and OpenTofu say of a run: a plan or a state as `terraform show -json` prints them, the events of
+//! What Terraform and `OpenTofu` say of a run: a plan or a state as `terraform show -json` prints them, the events of
 //! `terraform apply -json`. Formats: the JSON Output Format of Terraform's documentation, plans 0.1 to 1.x.
 //!
 //! Secrets leave here masked: by the marks of the document, by value wherever they appear again, by type and by name.

@@ -38,7 +38,7 @@ impl Write for Limited {
 
 enum Unpacker {
     Plain(Limited),
-    Gzip(flate2::write::MultiGzDecoder<Limited>),
+    Gzip(Box<flate2::write::MultiGzDecoder<Limited>>),
     Zstd(zstd::stream::write::Decoder<'static, Limited>),
 }
 
@@ -51,7 +51,10 @@ impl Unpacker {
         };
         Ok(match name {
             "" | "identity" => Some(Self::Plain(limited)),
-            "gzip" | "x-gzip" => Some(Self::Gzip(flate2::write::MultiGzDecoder::new(limited))),
+            "gzip" | "x-gzip" => {
+                let decoder = flate2::write::MultiGzDecoder::new(limited);
+                Some(Self::Gzip(Box::new(decoder)))
+            }
             "zstd" => Some(Self::Zstd(zstd::stream::write::Decoder::new(limited)?)),
             _ => None,
         })
@@ -76,7 +79,10 @@ impl Unpacker {
     fn end(self) -> std::io::Result<Vec<u8>> {
         Ok(match self {
             Self::Plain(limited) => limited.bytes,
-            Self::Gzip(decoder) => decoder.finish()?.bytes,
+            Self::Gzip(mut decoder) => {
+                decoder.try_finish()?;
+                std::mem::take(&mut decoder.get_mut().bytes)
+            }
             Self::Zstd(mut decoder) => {
                 decoder.flush()?;
                 decoder.into_inner().bytes

@@ -6,6 +6,7 @@ use axum::extract::{Extension, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use infratrack_shared::digest::Digest;
+use infratrack_shared::ids::{ChangeId, RunId};
 use serde::Serialize;
 use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
@@ -222,11 +223,12 @@ async fn store(
         .as_deref()
         .and_then(|at| OffsetDateTime::parse(at, &Rfc3339).ok());
     let at = at.filter(|at| (now - OLDEST..=now + NEWEST).contains(at));
-    let run_id = Uuid::now_v7();
+    let run_id = RunId::at(app.clock.unix_millis()).0;
     let artifact = keep(app, run_id, parts.artifact).await?;
     let mut transaction = app.pool.begin().await?;
     let keys = correlate::keys(&said.claims);
-    let change_id = join(&mut transaction, &keys, now).await?;
+    let new_id = ChangeId::at(app.clock.unix_millis()).0;
+    let change_id = join(&mut transaction, &keys, new_id, now).await?;
     let run = NewRun {
         run_id,
         change_id,
@@ -251,7 +253,7 @@ async fn store(
     if let Err(error) = change_runs::insert(&mut transaction, &run).await {
         let is_twin = error
             .as_database_error()
-            .is_some_and(|error| error.is_unique_violation());
+            .is_some_and(sqlx::error::DatabaseError::is_unique_violation);
         if !is_twin {
             return Err(error.into());
         }
@@ -296,10 +298,11 @@ async fn keep(app: &App, run_id: Uuid, text: String) -> Result<Option<Artifact>,
     }))
 }
 
-/// The change that a run with these keys belongs to, or another.
+/// The change that a run with these keys belongs to, or a new one of this id.
 async fn join(
     connection: &mut sqlx::PgConnection,
     keys: &[correlate::Key],
+    new_id: Uuid,
     now: OffsetDateTime,
 ) -> Result<Uuid, Problem> {
     let mut sorted: Vec<_> = keys.iter().collect();
@@ -318,14 +321,10 @@ async fn join(
             break;
         }
     }
-    let change_id = match found {
-        Some(change_id) => change_id,
-        None => {
-            let change_id = Uuid::now_v7();
-            changes::insert(connection, change_id, now).await?;
-            change_id
-        }
-    };
+    let change_id = found.unwrap_or(new_id);
+    if found.is_none() {
+        changes::insert(connection, change_id, now).await?;
+    }
     let pairs: Vec<_> = keys
         .iter()
         .map(|key| (key.kind.name().to_owned(), key.text.clone()))

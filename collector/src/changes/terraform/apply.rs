@@ -180,23 +180,19 @@ impl Building {
         };
         // A replacement is a deletion and a creation of the same address.
         let key = format!("{} {}", operation.action, operation.address);
-        match self
-            .places
-            .get(&key)
-            .and_then(|place| self.apply.operations.get_mut(*place))
-        {
-            Some(begun) => *begun = operation,
-            None => {
-                if self.apply.operations.len() >= MAX_CHANGES {
-                    return Err(Refusal::TooMany {
-                        what: "operations",
-                        limit: MAX_CHANGES,
-                    });
-                }
-                self.places.insert(key, self.apply.operations.len());
-                self.apply.operations.push(operation);
-            }
+        let place = self.places.get(&key);
+        if let Some(begun) = place.and_then(|place| self.apply.operations.get_mut(*place)) {
+            *begun = operation;
+            return Ok(());
         }
+        if self.apply.operations.len() >= MAX_CHANGES {
+            return Err(Refusal::TooMany {
+                what: "operations",
+                limit: MAX_CHANGES,
+            });
+        }
+        self.places.insert(key, self.apply.operations.len());
+        self.apply.operations.push(operation);
         Ok(())
     }
 

@@ -89,7 +89,7 @@ pub(super) fn of(text: &[u8], options: Options) -> Result<Kind, Refusal> {
     {
         return Err(Refusal::Trailing { offset: end + more });
     }
-    whole(seen, options)
+    whole(&seen, options)
 }
 
 fn top(reader: &mut Reader<'_>) -> Result<Seen, Refusal> {
@@ -138,7 +138,7 @@ fn events(text: &[u8], options: Options) -> Result<Kind, Refusal> {
     })
 }
 
-fn whole(seen: Seen, options: Options) -> Result<Kind, Refusal> {
+fn whole(seen: &Seen, options: Options) -> Result<Kind, Refusal> {
     if seen.has("plan_format_version") {
         return Err(Refusal::Other {
             given: "HCP Terraform's redacted rendering of a plan",
@@ -207,7 +207,7 @@ fn format(version: &str) -> Result<(u32, u32), Refusal> {
     let unknown = || {
         let shown: String = version
             .chars()
-            .filter(|c| c.is_ascii_graphic())
+            .filter(char::is_ascii_graphic)
             .take(20)
             .collect();
         Refusal::Version(shown)

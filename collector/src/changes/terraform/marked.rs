@@ -192,6 +192,6 @@ fn marked(
                 .into_iter()
                 .try_for_each(|(value, mark)| marked(Some(value), Some(mark), secrets))
         }
-        _ => Ok(()),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => Ok(()),
     }
 }

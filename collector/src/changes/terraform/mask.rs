@@ -170,28 +170,35 @@ impl Walk<'_> {
             self.differs(Difference::Unknown, before.clone(), None);
             return (before, None);
         }
-        let of = |value: Option<&Json>| value.filter(|value| !value.is_null()).cloned();
-        match (sides.before, sides.after) {
-            (Some(Json::Object(_)), Some(Json::Object(_)) | None | Some(Json::Null))
-            | (None | Some(Json::Null), Some(Json::Object(_))) => self.object(sides, secrecy),
-            (Some(Json::Array(_)), Some(Json::Array(_)) | None | Some(Json::Null))
-            | (None | Some(Json::Null), Some(Json::Array(_))) => self.array(sides),
-            (before, after) => {
-                let is_different = sides.is_different();
-                let (was, is) = (of(before).is_some(), of(after).is_some());
-                let before = before.map(|value| self.clean(value));
-                let after = after.map(|value| self.clean(value));
-                if is_different && (was || is) {
-                    let what = match (was, is) {
-                        (false, _) => Difference::Added,
-                        (true, false) => Difference::Removed,
-                        (true, true) => Difference::Changed,
-                    };
-                    self.differs(what, before.clone(), after.clone());
-                }
-                (before, after)
-            }
+        let is_object = |value: &&Json| matches!(value, Json::Object(_));
+        let is_array = |value: &&Json| matches!(value, Json::Array(_));
+        let shown: Vec<_> = [sides.before, sides.after].into_iter().flatten().collect();
+        let mut shown = shown.iter().filter(|value| !value.is_null()).peekable();
+        if shown.peek().is_some() && shown.clone().all(is_object) {
+            return self.object(sides, secrecy);
         }
+        if shown.peek().is_some() && shown.all(is_array) {
+            return self.array(sides);
+        }
+        self.scalar(sides)
+    }
+
+    /// Texts, numbers, and values of which each side is something else.
+    fn scalar(&mut self, sides: Sides<'_>) -> Pair {
+        let of = |value: Option<&Json>| value.is_some_and(|value| !value.is_null());
+        let is_different = sides.is_different();
+        let (was, is) = (of(sides.before), of(sides.after));
+        let before = sides.before.map(|value| self.clean(value));
+        let after = sides.after.map(|value| self.clean(value));
+        if is_different && (was || is) {
+            let what = match (was, is) {
+                (false, _) => Difference::Added,
+                (true, false) => Difference::Removed,
+                (true, true) => Difference::Changed,
+            };
+            self.differs(what, before.clone(), after.clone());
+        }
+        (before, after)
     }
 
     fn object(&mut self, sides: Sides<'_>, secrecy: Secrecy) -> Pair {
@@ -218,7 +225,7 @@ impl Walk<'_> {
                 {
                     Secrecy::Named
                 }
-                _ => Secrecy::Plain,
+                Secrecy::Plain | Secrecy::Named => Secrecy::Plain,
             };
             let shown = self.scrubber.text(name);
             self.path.push(shown.clone());
@@ -372,7 +379,7 @@ fn emptied(value: &Json) -> Option<Json> {
     match value {
         Json::Object(_) => Some(Json::Object(Vec::new())),
         Json::Array(_) => Some(Json::Array(Vec::new())),
-        _ => None,
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => None,
     }
 }
 
@@ -419,6 +426,6 @@ pub(super) fn clean_names(value: &Json, scrubber: &mut Scrubber) -> Json {
                 .map(|item| clean_names(item, scrubber))
                 .collect(),
         ),
-        other => clean(other, scrubber),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => clean(value, scrubber),
     }
 }

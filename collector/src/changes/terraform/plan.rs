@@ -2,6 +2,7 @@
 //! for what it changes. One resource at a time is held.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use super::super::json::{Json, Reader};
 use super::kind::Head;
@@ -111,17 +112,16 @@ impl<'a> Building<'a> {
         self.member(name, "[");
         let mut is_first = true;
         reader.array(|reader| {
-            let place = || format!("{name}, before byte {}", reader.offset());
             if self.resources.len() >= MAX_CHANGES {
                 return Err(Refusal::TooMany {
                     what: "resource changes",
                     limit: MAX_CHANGES,
                 });
             }
-            let place = place();
+            let place = format!("{name}, before byte {}", reader.offset());
             let value = reader.value()?;
             let value = value.get("resource_change").cloned().unwrap_or(value);
-            let (resource, kept) = self.resource(&value, part, place)?;
+            let (resource, kept) = self.resource(&value, part, &place)?;
             self.artifact.push_str(if is_first { "\n" } else { ",\n" });
             is_first = false;
             self.artifact.push_str(&kept.to_text());
@@ -137,11 +137,11 @@ impl<'a> Building<'a> {
         &mut self,
         value: &Json,
         part: Part,
-        place: String,
+        place: &str,
     ) -> Result<(Resource, Json), Refusal> {
         let shape = |what| Refusal::Shape {
             what,
-            place: place.clone(),
+            place: place.to_owned(),
             found: "missing or of another type",
             expected: "as the JSON output format has it",
         };
@@ -196,12 +196,12 @@ impl<'a> Building<'a> {
             marks,
             actions,
         };
-        let document = self.document(value, change, kept);
+        let document = self.document(value, change, &kept);
         Ok((resource, document))
     }
 
     /// As the artifact has it: what names the resource, and its change without secrets, configuration and code.
-    fn document(&mut self, value: &Json, change: &Json, kept: Kept) -> Json {
+    fn document(&mut self, value: &Json, change: &Json, kept: &Kept) -> Json {
         let mut members = Vec::new();
         for (name, member) in value.members() {
             if name != "change" {
@@ -262,14 +262,7 @@ impl<'a> Building<'a> {
             self.summary.outputs += u64::from(action != Action::NoOp);
             let name = self.scrubber.text(name);
             let wrapped = Json::Object(vec![("change".to_owned(), change.clone())]);
-            let inner = self.document(
-                &wrapped,
-                &change,
-                Kept {
-                    attributes: Vec::new(),
-                    ..kept
-                },
-            );
+            let inner = self.document(&wrapped, &change, &kept);
             document.push((
                 name.clone(),
                 inner.get("change").cloned().unwrap_or_default(),
@@ -358,7 +351,7 @@ impl<'a> Building<'a> {
             ("errored", head.is_errored),
         ] {
             if let Some(value) = value {
-                artifact.push_str(&format!(",\"{name}\":{value}"));
+                let _ = write!(artifact, ",\"{name}\":{value}");
             }
         }
         artifact.push_str(&self.artifact);

@@ -2,6 +2,7 @@
 //! wherever it stands without a mark.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use base64::Engine;
@@ -152,8 +153,8 @@ fn percent(text: &str, keep: &str, space: &str, is_upper: bool) -> String {
             _ if byte.is_ascii_alphanumeric() || keep.as_bytes().contains(&byte) => {
                 encoded.push(char::from(byte));
             }
-            _ if is_upper => encoded.push_str(&format!("%{byte:02X}")),
-            _ => encoded.push_str(&format!("%{byte:02x}")),
+            _ if is_upper => drop(write!(encoded, "%{byte:02X}")),
+            _ => drop(write!(encoded, "%{byte:02x}")),
         }
     }
     encoded

@@ -116,10 +116,10 @@ const CASES: &[Case] = &[
     Case {
         name: "removed without being destroyed",
         before: &[r#"resource "terraform_data" "a" { input = var.s }"#],
-        planned: r#"removed {
+        planned: r"removed {
               from = terraform_data.a
               lifecycle { destroy = false }
-            }"#,
+            }",
         arguments: &[],
         more: [0, 0, 1, 0, 0, 0],
     },
@@ -221,6 +221,7 @@ fn line(plan: &Plan) -> String {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "whoever reads the log is to know")]
 fn counts_are_those_of_the_command_line_and_no_secret_is_kept() {
     if !is_there() {
         eprintln!("SKIPPED: there is no terraform on this machine");
