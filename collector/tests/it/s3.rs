@@ -39,6 +39,49 @@ async fn fleet() -> Aws {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn advisories_are_read_from_s3_and_a_feed_without_its_object_says_so() {
+    let aws = fleet().await;
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/advisories/");
+    let tracker = std::fs::read_to_string(format!("{fixtures}tracker.json")).unwrap();
+    aws.object("fleet", "tracker.json", tracker).await.unwrap();
+    let database = TestDatabase::create().await.unwrap();
+    let mut program = Program::new("");
+    let path = program.file("url", &url(&database, "none"));
+    let token = program.file("token", TOKEN);
+    let feed = |name: &str, object: &str| {
+        format!(
+            "[[advisories.feeds]]\nname = {name:?}\nformat = \"debian-tracker\"\nlocation = \"s3://fleet/{object}\"\n"
+        )
+    };
+    program.configure(&format!(
+        "\n[database]\nurl_file = {path:?}\n[operators]\nadmin_token_file = {token:?}\n{}{}",
+        feed("there", "tracker.json"),
+        feed("gone", "nothing.json"),
+    ));
+    program.environment.extend(aws.environment());
+    let _running = program.serve();
+    let operators = Operators {
+        address: program.listening().await.operators,
+        token: TOKEN.to_owned(),
+    };
+    let feeds = eventually("both feeds", || async {
+        let (_, list) = operators.get("/api/v1/advisories/feeds").await.ok()?;
+        let list: serde_json::Value = serde_json::from_slice(&list).ok()?;
+        let is_done = |feed: &serde_json::Value| {
+            feed["imported_at"].is_string() || feed["error"].is_string()
+        };
+        let feeds = list["items"].as_array()?.clone();
+        (feeds.len() == 2 && feeds.iter().all(is_done)).then_some(feeds)
+    })
+    .await;
+    let of = |name: &str| feeds.iter().find(|feed| feed["name"] == name).unwrap();
+    assert!(of("there")["statement_count"].as_i64() > Some(0), "{feeds:?}");
+    assert!(of("there")["error"].is_null(), "{feeds:?}");
+    let error = of("gone")["error"].as_str().unwrap();
+    assert!(error.contains("nothing.json"), "{feeds:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_inventory_is_read_from_s3_by_name_and_by_its_interval() {
     let aws = fleet().await;
     let database = TestDatabase::create().await.unwrap();

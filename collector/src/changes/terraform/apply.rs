@@ -89,7 +89,7 @@ pub(super) fn read(text: &[u8]) -> Result<Apply, Refusal> {
         }
     }
     let mut building = Building {
-        scrubber: secrets.scrubber(),
+        scrubber: secrets.scrubber()?,
         places: HashMap::new(),
         apply,
     };

@@ -149,24 +149,18 @@ type Pair = (Option<Json>, Option<Json>);
 
 impl Walk<'_> {
     fn node(&mut self, sides: Sides<'_>, secrecy: Secrecy) -> Pair {
-        let is_named = secrecy == Secrecy::Named && !is_flag(sides.before) && !is_flag(sides.after);
+        let shown = [sides.before, sides.after].into_iter().flatten();
+        // Flags are called like secrets too: `password_auth`.
+        let is_flag = |value: &Json| matches!(value, Json::Null | Json::Bool(_));
+        let is_named = secrecy == Secrecy::Named && !shown.clone().all(is_flag);
         let is_unmarked = secrecy == Secrecy::Unmarked && !self.path.is_empty();
-        if sides.is_marked() || is_named || is_unmarked {
+        // Whoever sent it may have masked it.
+        let is_masked = shown.clone().any(|value| redacted(value).is_some());
+        if sides.is_marked() || is_named || is_unmarked || is_masked {
             return self.secret(sides);
         }
-        if let Some(is_changed) = [sides.before, sides.after]
-            .into_iter()
-            .flatten()
-            .find_map(redacted)
-        {
-            // Whoever sent it masked it.
-            if is_changed {
-                self.differs(Difference::SensitiveChanged, None, None);
-            }
-            return (sides.before.cloned(), sides.after.cloned());
-        }
         if sides.is_unknown() {
-            let before = sides.before.map(|value| self.clean(value));
+            let before = self.shown(sides.before, sides.before_mask, secrecy);
             self.differs(Difference::Unknown, before.clone(), None);
             return (before, None);
         }
@@ -180,16 +174,16 @@ impl Walk<'_> {
         if shown.peek().is_some() && shown.all(is_array) {
             return self.array(sides);
         }
-        self.scalar(sides)
+        self.scalar(sides, secrecy)
     }
 
     /// Texts, numbers, and values of which each side is something else.
-    fn scalar(&mut self, sides: Sides<'_>) -> Pair {
+    fn scalar(&mut self, sides: Sides<'_>, secrecy: Secrecy) -> Pair {
         let of = |value: Option<&Json>| value.is_some_and(|value| !value.is_null());
         let is_different = sides.is_different();
         let (was, is) = (of(sides.before), of(sides.after));
-        let before = sides.before.map(|value| self.clean(value));
-        let after = sides.after.map(|value| self.clean(value));
+        let before = self.shown(sides.before, sides.before_mask, secrecy);
+        let after = self.shown(sides.after, sides.after_mask, secrecy);
         if is_different && (was || is) {
             let what = match (was, is) {
                 (false, _) => Difference::Added,
@@ -207,10 +201,8 @@ impl Walk<'_> {
             .into_iter()
             .flatten()
             .any(is_secret_pair);
-        let is_secret_object = [sides.before, sides.after]
-            .into_iter()
-            .flatten()
-            .any(|value| value.get("kind").and_then(Json::as_str) == Some("Secret"));
+        let mut shown = [sides.before, sides.after].into_iter().flatten();
+        let is_secret_object = shown.any(is_secret_object);
         let mut before = sides.before.and_then(emptied);
         let mut after = sides.after.and_then(emptied);
         for &name in &members.names {
@@ -220,8 +212,7 @@ impl Walk<'_> {
                 Secrecy::Unmarked => Secrecy::Unmarked,
                 _ if is_secret_name(name)
                     || is_pair && name == "value"
-                    || is_secret_object
-                        && ["data", "stringData", "string_data"].contains(&name) =>
+                    || is_secret_object && is_data(name) =>
                 {
                     Secrecy::Named
                 }
@@ -252,9 +243,16 @@ impl Walk<'_> {
             self.path.push(index.to_string());
             let (was, is) = self.node(sides.item(index), Secrecy::Plain);
             self.path.pop();
-            for (side, value) in [(&mut before, was), (&mut after, is)] {
-                if let (Some(Json::Array(items)), Some(value)) = (side, value) {
-                    items.push(value);
+            let each = [
+                (&mut before, sides.before, was),
+                (&mut after, sides.after, is),
+            ];
+            for (side, of, value) in each {
+                if let Some(Json::Array(items)) = side
+                    && index < length(of)
+                {
+                    // What is unknown has its place.
+                    items.push(value.unwrap_or_default());
                 }
             }
         }
@@ -299,8 +297,23 @@ impl Walk<'_> {
         (mask(sides.before), mask(sides.after))
     }
 
-    fn clean(&mut self, value: &Json) -> Json {
-        clean(value, self.scrubber)
+    /// One side by itself, with the marks that it has.
+    fn shown(
+        &mut self,
+        value: Option<&Json>,
+        mask: Option<&Json>,
+        secrecy: Secrecy,
+    ) -> Option<Json> {
+        let value = value?;
+        if !matches!(value, Json::Object(_) | Json::Array(_)) {
+            return Some(clean(value, self.scrubber));
+        }
+        let alone = Sides {
+            before: Some(value),
+            before_mask: mask,
+            ..Sides::default()
+        };
+        change(alone, secrecy, self.scrubber).before
     }
 
     fn differs(&mut self, what: Difference, before: Option<Json>, after: Option<Json>) {
@@ -331,9 +344,11 @@ pub(super) fn clean(value: &Json, scrubber: &mut Scrubber) -> Json {
         Json::String(text) => Json::String(clean_text(text, scrubber)),
         Json::Array(items) => Json::Array(items.iter().map(|item| clean(item, scrubber)).collect()),
         Json::Object(members) => {
-            let is_pair = is_secret_pair(value);
+            let (is_pair, is_secret_object) = (is_secret_pair(value), is_secret_object(value));
             let clean_member = |(name, value): &(String, Json)| {
-                let is_secret = is_secret_name(name) || is_pair && name == "value";
+                let is_secret = is_secret_name(name)
+                    || is_pair && name == "value"
+                    || is_secret_object && is_data(name);
                 let kept = if is_secret && !matches!(value, Json::Null | Json::Bool(_)) {
                     let is_masked = redacted(value).is_some() || *value == Json::from(REDACTED);
                     scrubber.count += u64::from(!is_masked);
@@ -350,29 +365,34 @@ pub(super) fn clean(value: &Json, scrubber: &mut Scrubber) -> Json {
 
 /// A text that may itself be a document with secrets by name.
 fn clean_text(text: &str, scrubber: &mut Scrubber) -> String {
-    let text = scrubber.text(text);
-    if !text.starts_with(['{', '[']) {
-        return text;
+    if !text.trim_start().starts_with(['{', '[']) {
+        return scrubber.text(text);
     }
     let Ok(inner) = Json::parse(text.as_bytes()) else {
-        return text;
+        return scrubber.text(text);
     };
     let before = scrubber.count;
     let kept = clean(&inner, scrubber);
     if scrubber.count == before {
-        return text;
+        return scrubber.text(text);
     }
-    kept.to_text()
+    scrubber.text(&kept.to_text())
 }
 
 /// `{"name": "DB_PASSWORD", "value": "…"}`.
 fn is_secret_pair(value: &Json) -> bool {
-    let name = value.get("name").or_else(|| value.get("key"));
-    name.and_then(Json::as_str).is_some_and(is_secret_name)
+    let names = [value.get("name"), value.get("key")];
+    let mut names = names.into_iter().flatten().filter_map(Json::as_str);
+    names.any(is_secret_name)
 }
 
-fn is_flag(value: Option<&Json>) -> bool {
-    matches!(value, Some(Json::Bool(_)))
+/// A Secret of Kubernetes.
+fn is_secret_object(value: &Json) -> bool {
+    value.get("kind").and_then(Json::as_str) == Some("Secret")
+}
+
+fn is_data(name: &str) -> bool {
+    ["data", "stringData", "string_data"].contains(&name)
 }
 
 fn emptied(value: &Json) -> Option<Json> {

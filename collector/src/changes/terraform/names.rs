@@ -81,7 +81,7 @@ const SECRET_TYPES: [&str; 17] = [
     "consul_keys",
 ];
 /// What is kept of them.
-const PLAIN_OF_SECRET_TYPES: [&str; 38] = [
+const PLAIN_OF_SECRET_TYPES: [&str; 40] = [
     "arn",
     "name",
     "name_prefix",
@@ -120,6 +120,8 @@ const PLAIN_OF_SECRET_TYPES: [&str; 38] = [
     "overwrite",
     "repository",
     "environment_scope",
+    "id",
+    "secret_name",
 ];
 
 /// Whether an attribute of this name is secret.

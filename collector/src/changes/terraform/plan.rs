@@ -57,7 +57,7 @@ pub struct Check {
 /// Reads a plan.
 pub(super) fn read(text: &[u8], head: Head, table: &Table) -> Result<Plan, Refusal> {
     let secrets = marked::of_plan(text)?;
-    let mut scrubber = secrets.scrubber();
+    let mut scrubber = secrets.scrubber()?;
     scrubber.is_blind = head.format.0 == 0;
     let mut building = Building::new(scrubber, table);
     let mut reader = Reader::new(text);

@@ -1,7 +1,7 @@
 //! Secrets of a document by value: every place that is marked as sensitive is read first, so that the same value is found
 //! wherever it stands without a mark.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use aho_corasick::{AhoCorasick, MatchKind};
@@ -15,10 +15,13 @@ use super::Refusal;
 const SHORTEST: usize = 6;
 /// A line of a text of several lines is looked for by itself from this length on.
 const SHORTEST_LINE: usize = 20;
-/// Values that are looked for, in all their forms.
-pub(super) const MAX_SECRETS: usize = 50_000;
-/// And their bytes.
-const MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Of a longer value its beginning is looked for, and everything after it is taken out with it.
+const LONG: usize = 512;
+const BEGINNING: usize = 128;
+/// Values that are looked for.
+pub(super) const MAX_SECRETS: usize = 20_000;
+/// Bytes of all their forms: what finds them takes some ten times as much memory.
+const MAX_FORM_BYTES: usize = 4 * 1024 * 1024;
 /// What stands in place of a secret inside a text.
 pub(super) const REDACTED: &str = "[redacted]";
 
@@ -26,7 +29,6 @@ pub(super) const REDACTED: &str = "[redacted]";
 #[derive(Debug, Default)]
 pub(super) struct Secrets {
     values: BTreeSet<String>,
-    bytes: usize,
 }
 
 impl Secrets {
@@ -60,7 +62,7 @@ impl Secrets {
             })?;
         }
         // What `jsonencode` made of several.
-        if text.starts_with(['{', '['])
+        if text.trim_start().starts_with(['{', '['])
             && let Ok(inner) = Json::parse(text.as_bytes())
         {
             self.add(&inner)?;
@@ -72,8 +74,7 @@ impl Secrets {
         if text.chars().count() < SHORTEST || self.values.contains(text) {
             return Ok(());
         }
-        self.bytes += text.len();
-        if self.values.len() >= MAX_SECRETS || self.bytes > MAX_BYTES {
+        if self.values.len() >= MAX_SECRETS {
             return Err(Refusal::TooMany {
                 what: "sensitive values",
                 limit: MAX_SECRETS,
@@ -84,19 +85,35 @@ impl Secrets {
     }
 
     /// Something that finds them.
-    pub(super) fn scrubber(&self) -> Scrubber {
-        let mut forms = BTreeSet::new();
+    pub(super) fn scrubber(&self) -> Result<Scrubber, Refusal> {
+        let mut forms = BTreeMap::new();
+        let mut bytes = 0;
         for value in &self.values {
-            forms.extend(forms_of(value));
+            let begin = if value.len() > LONG {
+                value.floor_char_boundary(BEGINNING)
+            } else {
+                value.len()
+            };
+            for form in forms_of(value.get(..begin).unwrap_or_default()) {
+                bytes += form.len();
+                *forms.entry(form).or_insert(false) |= begin < value.len();
+            }
+            if bytes > MAX_FORM_BYTES {
+                return Err(Refusal::TooMany {
+                    what: "bytes of sensitive values, in all the forms that are looked for",
+                    limit: MAX_FORM_BYTES,
+                });
+            }
         }
         let finder = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
-            .build(&forms);
-        Scrubber {
+            .build(forms.keys());
+        Ok(Scrubber {
             finder: finder.ok().filter(|_| !forms.is_empty()),
+            is_beginning: forms.into_values().collect(),
             count: 0,
             is_blind: false,
-        }
+        })
     }
 }
 
@@ -111,11 +128,12 @@ fn forms_of(value: &str) -> BTreeSet<String> {
         .replace('<', "\\u003c")
         .replace('>', "\\u003e")
         .replace('&', "\\u0026");
-    forms.insert(go);
-    let twice = Json::from(escaped).to_text();
-    if let Some(inner) = twice.get(1..twice.len().saturating_sub(1)) {
-        forms.insert(inner.to_owned());
+    for once in [escaped, &go] {
+        let twice = Json::from(once).to_text();
+        let inner = twice.get(1..twice.len().saturating_sub(1));
+        forms.extend(inner.map(str::to_owned));
     }
+    forms.insert(go);
     for (keep, space) in [
         ("-_.~", "%20"),
         ("-_.~", "+"),
@@ -164,6 +182,8 @@ fn percent(text: &str, keep: &str, space: &str, is_upper: bool) -> String {
 #[derive(Debug)]
 pub(super) struct Scrubber {
     finder: Option<AhoCorasick>,
+    /// Of each pattern: it is the beginning of a longer value.
+    is_beginning: Vec<bool>,
     /// Places that were masked so far.
     pub count: u64,
     /// Nothing says what is sensitive.
@@ -183,6 +203,9 @@ impl Scrubber {
             clean.push_str(REDACTED);
             end = found.end();
             self.count += 1;
+            if self.is_beginning.get(found.pattern().as_usize()) == Some(&true) {
+                return clean;
+            }
         }
         clean.push_str(text.get(end..).unwrap_or_default());
         clean
@@ -205,7 +228,7 @@ mod tests {
         let secret = "p<a>&\"ss w\\örd/1+";
         let mut secrets = Secrets::default();
         secrets.add(&Json::from(secret)).unwrap();
-        let mut scrubber = secrets.scrubber();
+        let mut scrubber = secrets.scrubber().unwrap();
         let nested = Json::Object(vec![("a".to_owned(), Json::from(secret))]).to_text();
         let mut texts = vec![
             secret.to_owned(),
@@ -237,7 +260,7 @@ mod tests {
         ] {
             secrets.add(&value).unwrap();
         }
-        let mut scrubber = secrets.scrubber();
+        let mut scrubber = secrets.scrubber().unwrap();
         let text = "short 12345 inner-secret 123456 true";
         assert_eq!(
             scrubber.text(text),
@@ -247,10 +270,23 @@ mod tests {
     }
 
     #[test]
+    fn of_a_long_value_nothing_after_its_beginning_is_kept() {
+        let long: String = (0..500).map(|number| format!("{number:x}-")).collect();
+        let mut secrets = Secrets::default();
+        secrets.add(&Json::from(long.as_str())).unwrap();
+        let mut scrubber = secrets.scrubber().unwrap();
+        let text = format!("before {long} after");
+        assert_eq!(scrubber.text(&text), "before [redacted]");
+        let encoded = STANDARD_NO_PAD.encode(&text);
+        let clean = scrubber.text(&encoded);
+        assert!(clean.len() < 30 && clean.ends_with(REDACTED), "{clean}");
+    }
+
+    #[test]
     fn there_is_a_limit_to_what_is_looked_for() {
         let mut secrets = Secrets::default();
         let all = (0..=MAX_SECRETS).map(|number| Json::from(format!("secret-{number}").as_str()));
         let error = secrets.add(&Json::Array(all.collect())).unwrap_err();
-        assert_eq!(error.to_string(), "more than 50000 sensitive values");
+        assert_eq!(error.to_string(), "more than 20000 sensitive values");
     }
 }

@@ -41,9 +41,12 @@ pub(super) fn read(text: &[u8], head: Head, table: &Table) -> Result<State, Refu
         "values" => marked::of_values(reader, &mut secrets),
         _ => Ok(reader.skip()?),
     })?;
+    let mut scrubber = secrets.scrubber()?;
+    // Nothing in it says what is sensitive.
+    scrubber.is_blind = head.format.0 == 0;
     let mut building = Building {
         table,
-        scrubber: secrets.scrubber(),
+        scrubber,
         resources: Vec::new(),
         artifact: String::new(),
     };
@@ -114,7 +117,12 @@ impl Building<'_> {
             after_mask: value.get("sensitive_values"),
             ..Sides::default()
         };
-        let secrecy = if names::is_secret_type(&kind) {
+        if self.scrubber.is_blind {
+            marks.clear();
+        }
+        let secrecy = if self.scrubber.is_blind {
+            Secrecy::Unmarked
+        } else if names::is_secret_type(&kind) {
             Secrecy::Type
         } else {
             Secrecy::Plain

@@ -143,3 +143,76 @@ fn values_of_plans_without_marks_are_not_kept() {
     assert_eq!(plan.resources[0].attributes[0].path, ["x"]);
     assert!(plan.warnings[0].contains("before format 1.0"));
 }
+
+#[test]
+fn what_is_marked_inside_a_value_that_becomes_unknown_or_another_type_is_masked() {
+    let plan = plan(
+        r#"{"format_version":"1.2","resource_changes":[{"address":"a.b","type":"a","change":{
+            "actions":["update"],
+            "before":{"x":{"p":"abc","q":"see"},"y":{"p":"abc","q":"see"}},
+            "after":{"y":"text"},"after_unknown":{"x":true},
+            "before_sensitive":{"x":{"p":true},"y":{"p":true}},"after_sensitive":{}}}]}"#,
+    );
+    assert!(!plan.artifact.contains("abc"), "{}", plan.artifact);
+    let kept = format!("{:?}", plan.resources[0].attributes);
+    assert!(!kept.contains("abc") && kept.contains("see"), "{kept}");
+    let what: Vec<_> = plan.resources[0]
+        .attributes
+        .iter()
+        .map(|attribute| attribute.what)
+        .collect();
+    assert_eq!(what, [Difference::Unknown, Difference::Changed]);
+}
+
+/// The artifact of an update of one attribute, `x`.
+fn updated(before: &str, after: &str, more: &str) -> String {
+    let text = format!(
+        r#"{{"format_version":"1.2","resource_changes":[{{"address":"a.b","type":"a","change":{{
+            "actions":["update"],"before":{{"x":{before}}},"after":{{"x":{after}}}{more}}}}}]}}"#
+    );
+    plan(&text).artifact
+}
+
+#[test]
+fn secrets_by_name_are_found_in_documents_inside_of_texts() {
+    for text in [
+        r#""\n {\"password\":\"abc\"}""#,
+        r#""{\"kind\":\"Secret\",\"data\":{\"k\":\"abc\"}}""#,
+        r#""[{\"name\":\"x\",\"key\":\"password\",\"value\":\"abc\"}]""#,
+        r#""{\"n\":1234567,\"password\":\"abc\"}""#,
+        r#"{"password":"abc"}"#,
+    ] {
+        let more = r#","before_sensitive":{"n":true}"#;
+        let artifact = updated(text, "null", more);
+        assert!(!artifact.contains("abc"), "{text}: {artifact}");
+    }
+}
+
+#[test]
+fn what_only_looks_masked_lets_nothing_through_and_lists_keep_their_places() {
+    let artifact = updated(r#"{"redacted":true,"changed":true}"#, r#""abc-abc""#, "");
+    assert!(!artifact.contains("abc"), "{artifact}");
+    let artifact = updated(
+        r#"[1,2,3]"#,
+        r#"[1,null,4]"#,
+        r#","after_unknown":{"x":[false,true,false]}"#,
+    );
+    assert!(
+        artifact.contains(r#""after":{"x":[1,null,4]}"#),
+        "{artifact}"
+    );
+    let artifact = updated("true", r#""abc-abc""#, r#","after_sensitive":{"x":true}"#);
+    assert!(!artifact.contains("abc"), "{artifact}");
+}
+
+#[test]
+fn values_of_states_without_marks_are_not_kept() {
+    let text = r#"{"format_version":"0.2","values":{"root_module":{"resources":[
+        {"address":"a.b","type":"aws_instance","values":{"id":"i-1","x":"abc"}}]}}}"#;
+    let Ok(Document::State(state)) = read(text.as_bytes(), Options::default(), &Table::default())
+    else {
+        panic!("a state");
+    };
+    assert!(!state.artifact.contains("abc"), "{}", state.artifact);
+    assert!(state.resources[0].marks.is_empty());
+}
