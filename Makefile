@@ -20,6 +20,7 @@ demo: deps-postgres deps-ui ## Collector with its private Postgres and an agent,
 test: deps-postgres deps-ui deps-disk deps-oidc deps-browser deps-aws deps-schemathesis deps-scripts deps-versions deps-updates ## All tests, with a real Postgres
 	$(CARGO) build $(TESTED) --bins --quiet
 	$(CARGO) test $(TESTED) --quiet
+	$(TOOLS)/uploader-tests.sh
 
 lint: deps-lint ## Formatting, lints, licences, SQL cache
 	! git grep -nE '^(<{7}|>{7}) '

@@ -109,7 +109,9 @@ class Rules(unittest.TestCase):
             "manifest": {"kind": "Secret", "data": {"a": "b"}, "metadata": {"name": "n"}},
         }
         found = kept(value, value)[0]
-        self.assertEqual(found["environment"], [{"name": "DB_PASSWORD", "value": SAME}, {"name": "PORT", "value": "80"}])
+        self.assertEqual(
+            found["environment"], [{"name": "DB_PASSWORD", "value": SAME}, {"name": "PORT", "value": "80"}]
+        )
         self.assertEqual(found["manifest"], {"kind": "Secret", "data": SAME, "metadata": {"name": "n"}})
 
     def test_types_make_secrets_and_their_values_are_found_elsewhere(self):
@@ -135,7 +137,11 @@ class Rules(unittest.TestCase):
             go = go.replace(character, "\\u%04x" % ord(character))
         texts = [secret, json.dumps({"a": secret}), json.dumps(json.dumps({"a": secret}, ensure_ascii=False)), go]
         texts += [json.dumps(go), json.dumps(json.dumps(secret))]
-        for quoted in (urllib.parse.quote(secret, safe=""), urllib.parse.quote_plus(secret), urllib.parse.quote(secret)):
+        for quoted in (
+            urllib.parse.quote(secret, safe=""),
+            urllib.parse.quote_plus(secret),
+            urllib.parse.quote(secret),
+        ):
             texts += [quoted, quoted.replace("%C3%B6", "%c3%b6").replace("%3C", "%3c") if quoted.islower() else quoted]
         texts.append(codecs.decode(b"p%3ca%3e%26%22ss%20w%5c%c3%b6rd%2f1%2b", "ascii"))
         for before in ("", "u", "us", "user:"):
@@ -168,7 +174,15 @@ class Rules(unittest.TestCase):
             self.assertEqual(scrubber.count, 2)
 
     def test_sensitive_variables_outputs_and_constants_are_found_everywhere(self):
-        names = ["value-of-v", "default-of-w", "output-of-o", "given-to-m", "of-the-provider", "in-prior-state", "drifted-one"]
+        names = [
+            "value-of-v",
+            "default-of-w",
+            "output-of-o",
+            "given-to-m",
+            "of-the-provider",
+            "in-prior-state",
+            "drifted-one",
+        ]
         document, found = redacted(
             plan(
                 change(None, {"x": " ".join(names)}, address='a.b["value-of-v"]'),
@@ -190,13 +204,23 @@ class Rules(unittest.TestCase):
                     "values": {
                         "root_module": {
                             "child_modules": [
-                                {"resources": [{"type": "x", "values": {"a": names[5]}, "sensitive_values": {"a": True}}]}
+                                {
+                                    "resources": [
+                                        {"type": "x", "values": {"a": names[5]}, "sensitive_values": {"a": True}}
+                                    ]
+                                }
                             ]
                         }
                     }
                 },
                 resource_drift=[change({"a": "0"}, {"a": names[6]}, after_sensitive={"a": True}, address="c.d")],
-                checks=[{"status": "fail", "address": {"to_display": "check.c"}, "instances": [{"problems": [{"message": names[0]}]}]}],
+                checks=[
+                    {
+                        "status": "fail",
+                        "address": {"to_display": "check.c"},
+                        "instances": [{"problems": [{"message": names[0]}]}],
+                    }
+                ],
             )
         )
         for name in names:
@@ -250,9 +274,20 @@ class Rules(unittest.TestCase):
                 "values": {
                     "outputs": {"o": {"sensitive": True, "value": CANARY}},
                     "root_module": {
-                        "resources": [{"address": "a.b", "type": "a", "values": {"i": "x" + CANARY}, "sensitive_values": {}}],
+                        "resources": [
+                            {"address": "a.b", "type": "a", "values": {"i": "x" + CANARY}, "sensitive_values": {}}
+                        ],
                         "child_modules": [
-                            {"resources": [{"address": "m.a.b", "type": "a", "values": {"s": 1}, "sensitive_values": {"s": True}}]}
+                            {
+                                "resources": [
+                                    {
+                                        "address": "m.a.b",
+                                        "type": "a",
+                                        "values": {"s": 1},
+                                        "sensitive_values": {"s": True},
+                                    }
+                                ]
+                            }
                         ],
                     },
                 },
@@ -267,15 +302,29 @@ class Rules(unittest.TestCase):
     def test_events_of_an_apply_lose_outputs_and_their_values(self):
         events = [
             {"@level": "info", "type": "version", "terraform": "1.11.4"},
-            {"@level": "error", "type": "diagnostic", "diagnostic": {"severity": "error", "summary": "s", "detail": CANARY}},
+            {
+                "@level": "error",
+                "type": "diagnostic",
+                "diagnostic": {"severity": "error", "summary": "s", "detail": CANARY},
+            },
             {"@level": "info", "type": "apply_progress", "hook": {}},
             {"@level": "info", "type": "apply_complete", "hook": {"resource": {"addr": "a.b"}, "action": "create"}},
-            {"@level": "info", "type": "change_summary", "changes": {"add": 1, "change": 0, "remove": 2, "operation": "apply"}},
-            {"@level": "info", "type": "outputs", "outputs": {"o": {"sensitive": True, "value": CANARY}, "p": {"value": 1}}},
+            {
+                "@level": "info",
+                "type": "change_summary",
+                "changes": {"add": 1, "change": 0, "remove": 2, "operation": "apply"},
+            },
+            {
+                "@level": "info",
+                "type": "outputs",
+                "outputs": {"o": {"sensitive": True, "value": CANARY}, "p": {"value": 1}},
+            },
         ]
         text = "[command]terraform apply\n" + "\n".join(map(json.dumps, events))
         document, found = redacted(text, "apply")
-        self.assertEqual([event["type"] for event in found], ["version", "diagnostic", "apply_complete", "change_summary"])
+        self.assertEqual(
+            [event["type"] for event in found], ["version", "diagnostic", "apply_complete", "change_summary"]
+        )
         self.assertNotIn(CANARY, document.body)
         self.assertEqual(document.line(), "Apply: 1 added, 0 changed, 2 destroyed")
         self.assertEqual(document.warnings, ["1 lines are no events"])
@@ -364,7 +413,9 @@ class Rules(unittest.TestCase):
 
 class Claims(unittest.TestCase):
     def said(self, env, **given):
-        with mock.patch.object(program, "git", lambda *_: ""), mock.patch.object(program, "_workspace", lambda env: env.get("TF_WORKSPACE")):
+        with mock.patch.object(program, "git", lambda *_: ""), mock.patch.object(
+            program, "_workspace", lambda env: env.get("TF_WORKSPACE")
+        ):
             return program.claims(env, given)
 
     def test_every_ci_says_what_its_variables_say(self):
@@ -443,7 +494,17 @@ class Claims(unittest.TestCase):
             ),
         ):  # fmt: skip
             found = self.said(env)
-            names = ("ci-provider", "repository", "commit", "merge-commit", "branch", "pull-request", "run-id", "run-url", "actor")
+            names = (
+                "ci-provider",
+                "repository",
+                "commit",
+                "merge-commit",
+                "branch",
+                "pull-request",
+                "run-id",
+                "run-url",
+                "actor",
+            )
             self.assertEqual(tuple(found.get(name) for name in names), wanted)
 
     def test_a_pull_request_of_github_has_its_heads_commit(self):
@@ -451,13 +512,30 @@ class Claims(unittest.TestCase):
             event = os.path.join(folder, "event.json")
             with open(event, "w", encoding="utf-8") as file:
                 json.dump({"pull_request": {"number": 12, "head": {"sha": "head"}}}, file)
-            env = {"GITHUB_ACTIONS": "true", "GITHUB_SHA": "merge", "GITHUB_EVENT_NAME": "pull_request", "GITHUB_EVENT_PATH": event}
+            env = {
+                "GITHUB_ACTIONS": "true",
+                "GITHUB_SHA": "merge",
+                "GITHUB_EVENT_NAME": "pull_request",
+                "GITHUB_EVENT_PATH": event,
+            }
             found = self.said(env)
         self.assertEqual((found["commit"], found["merge-commit"], found["pull-request"]), ("head", "merge", "12"))
 
     def test_what_is_asked_for_wins_and_claims_fit_into_headers(self):
-        env = {"GITLAB_CI": "1", "CI_PROJECT_PATH": "g/p", "INFRATRACK_REPOSITORY": "x/y", "INFRATRACK_ENVIRONMENT": "prod"}
-        env.update({"TRACEPARENT": "00-" + "a" * 32, "TF_WORKSPACE": "eu", "GITLAB_USER_LOGIN": "zoë\r\nX: y", "CI_PIPELINE_URL": "javascript:1"})
+        env = {
+            "GITLAB_CI": "1",
+            "CI_PROJECT_PATH": "g/p",
+            "INFRATRACK_REPOSITORY": "x/y",
+            "INFRATRACK_ENVIRONMENT": "prod",
+        }
+        env.update(
+            {
+                "TRACEPARENT": "00-" + "a" * 32,
+                "TF_WORKSPACE": "eu",
+                "GITLAB_USER_LOGIN": "zoë\r\nX: y",
+                "CI_PIPELINE_URL": "javascript:1",
+            }
+        )
         found = self.said(env, environment="stage", branch="b" * 600)
         self.assertEqual((found["repository"], found["environment"], found["workspace"]), ("x/y", "stage", "eu"))
         self.assertEqual((found["actor"], len(found["branch"])), ("zo???X: y", 512))
@@ -471,14 +549,21 @@ class Claims(unittest.TestCase):
                 file.write("#!/bin/sh\nexec sleep 30\n")
             os.chmod(slow, 0o755)
             began = time.monotonic()
-            with mock.patch.dict(os.environ, {"PATH": folder + ":" + os.environ["PATH"]}), mock.patch.object(program, "GIT_S", 0.2):
+            with mock.patch.dict(os.environ, {"PATH": folder + ":" + os.environ["PATH"]}), mock.patch.object(
+                program, "GIT_S", 0.2
+            ):
                 self.assertEqual(program.claims({}, {}).get("commit"), None)
             self.assertLess(time.monotonic() - began, 5)
 
 
 class Summary(unittest.TestCase):
     def test_texts_are_nothing_but_themselves(self):
-        for text in ("<script>alert(1)</script>", "[x](https://evil.example)", "@everyone `a` *b* |c| #1 _d_ www.evil.example", "a\n## b"):
+        for text in (
+            "<script>alert(1)</script>",
+            "[x](https://evil.example)",
+            "@everyone `a` *b* |c| #1 _d_ www.evil.example",
+            "a\n## b",
+        ):
             shown = program.markdown(text)
             for part in ("<", "[", "](", "@", "`", "*", "|", " #1", "\n", "://", "www."):
                 self.assertNotIn(part, shown)
@@ -490,9 +575,20 @@ class Summary(unittest.TestCase):
         failed = [{"status": "fail", "address": {"to_display": "check.c"}, "instances": []}]
         document, _ = redacted(plan(*changes, resource_drift=drift, checks=failed, errored=True))
         text = program.summary(document, "https://i.example/changes/1", {"warnings": ["from the collector"]})
-        for part in ("Plan&#58; 0 to add, 60 to change, 0 to destroy", "| a.b49 | update |", "and 10 more", "outside of Terraform"):
+        for part in (
+            "Plan&#58; 0 to add, 60 to change, 0 to destroy",
+            "| a.b49 | update |",
+            "and 10 more",
+            "outside of Terraform",
+        ):
             self.assertIn(part, text)
-        for part in ("| d.e | update |", "check.c&#58; fail", "run that failed", "from the collector", "(https://i.example/changes/1)"):
+        for part in (
+            "| d.e | update |",
+            "check.c&#58; fail",
+            "run that failed",
+            "from the collector",
+            "(https://i.example/changes/1)",
+        ):
             self.assertIn(part, text)
         self.assertNotIn("a.b50 ", text)
 
@@ -531,7 +627,7 @@ class Sending(unittest.TestCase):
             )
         self.assertEqual((code, err), (0, ""))
         self.assertIn("%s/changes/%s" % (receiver.url, CHANGE), out)
-        (headers, _, document), = receiver.requests
+        ((headers, _, document),) = receiver.requests
         said = {name.lower(): value for name, value in headers.items()}
         for name, value in (("stage", "plan"), ("exit-code", "2"), ("environment", "prod")):
             self.assertEqual(said["infratrack-" + name], value)
@@ -542,7 +638,12 @@ class Sending(unittest.TestCase):
         self.assertNotIn(CANARY, text)
 
     def test_what_may_help_is_tried_again_with_the_same_bytes(self):
-        answers = [None, problem(503, "Service Unavailable", "d"), problem(429, "Too Many Requests", "d"), (500, {}, b"<html>")]
+        answers = [
+            None,
+            problem(503, "Service Unavailable", "d"),
+            problem(429, "Too Many Requests", "d"),
+            (500, {}, b"<html>"),
+        ]
         with Receiver(*answers) as receiver:
             code, _, err = self.run_it(receiver, self.file, "--fail")
         self.assertEqual((code, err), (0, ""))
@@ -565,7 +666,12 @@ class Sending(unittest.TestCase):
             self.assertEqual(len(receiver.requests), 1)
 
     def test_refusals_are_final_and_told_by_title_and_detail(self):
-        for status, title in ((400, "Bad Request"), (401, "Unauthorized"), (403, "Forbidden"), (422, "Unprocessable Entity")):
+        for status, title in (
+            (400, "Bad Request"),
+            (401, "Unauthorized"),
+            (403, "Forbidden"),
+            (422, "Unprocessable Entity"),
+        ):
             with Receiver(problem(status, title, "no\n::error::" + TOKEN)) as receiver:
                 code, _, err = self.run_it(receiver, self.file, "--fail")
             self.assertEqual((code, len(receiver.requests)), (1, 1))
@@ -624,7 +730,9 @@ class Sending(unittest.TestCase):
 
     def test_a_dry_run_sends_nothing_and_prints_what_would_be(self):
         with Receiver() as receiver:
-            code, out, _ = self.run_it(receiver, self.file, "--dry-run", "--output", os.path.join(self.folder.name, "o"))
+            code, out, _ = self.run_it(
+                receiver, self.file, "--dry-run", "--output", os.path.join(self.folder.name, "o")
+            )
         self.assertEqual((code, receiver.requests), (0, []))
         self.assertEqual(json.loads(out)["resource_changes"][0]["change"]["after"], {"a": CHANGED})
         with open(os.path.join(self.folder.name, "o"), encoding="utf-8") as file:
@@ -649,9 +757,21 @@ class Large(unittest.TestCase):
         size = float(os.environ.get("INFRATRACK_LARGE_MB", "3")) * 1e6
         changes, written, number = [], 0, 0
         while written < size:
-            value = {"id": "i-%016d" % number, "password": "pw-%d-%016x" % (number, number * 7919)} if number % 10 == 0 else {}
-            value.update({"tags": {"Name": "host-%d" % number, "note": "x" * 200}, "private_ip": "10.0.%d.%d" % (number >> 8, number & 255)})
-            value["disks"] = [{"device_name": "/dev/sd" + letter, "volume_id": "vol-%d%s" % (number, letter)} for letter in "bcdefghijk"]
+            value = (
+                {"id": "i-%016d" % number, "password": "pw-%d-%016x" % (number, number * 7919)}
+                if number % 10 == 0
+                else {}
+            )
+            value.update(
+                {
+                    "tags": {"Name": "host-%d" % number, "note": "x" * 200},
+                    "private_ip": "10.0.%d.%d" % (number >> 8, number & 255),
+                }
+            )
+            value["disks"] = [
+                {"device_name": "/dev/sd" + letter, "volume_id": "vol-%d%s" % (number, letter)}
+                for letter in "bcdefghijk"
+            ]
             one = json.dumps(change(value, dict(value, type="t3.large"), address="a.b[%d]" % number))
             changes.append(one)
             written += len(one)
@@ -661,7 +781,12 @@ class Large(unittest.TestCase):
             with open(name, "w", encoding="utf-8") as file:
                 file.write('{"format_version":"1.2","resource_changes":[%s]}' % ",".join(changes))
             code = "import resource,runpy,sys,time\nsys.argv=['p',%r,'--dry-run']\nbegan=time.monotonic()\ntry:\n runpy.run_path(%r,run_name='__main__')\nexcept SystemExit as e:\n assert not e.code\nprint('%%.1f s, %%d MB at most' %% (time.monotonic()-began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024),file=sys.stderr)"
-            done = subprocess.run([sys.executable, "-c", code % (name, PROGRAM)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=True)
+            done = subprocess.run(
+                [sys.executable, "-c", code % (name, PROGRAM)],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                check=True,
+            )
         said = done.stderr.decode("utf-8").splitlines()
         self.assertIn("%d to change" % number, said[0])
         print("\n%.0f MB, %d resources: %s" % (written / 1e6, number, said[1]), file=sys.stderr)
