@@ -10,6 +10,8 @@ import json
 import os
 import pathlib
 import random
+import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -113,6 +115,19 @@ class Rules(unittest.TestCase):
             found["environment"], [{"name": "DB_PASSWORD", "value": SAME}, {"name": "PORT", "value": "80"}]
         )
         self.assertEqual(found["manifest"], {"kind": "Secret", "data": SAME, "metadata": {"name": "n"}})
+
+    def test_either_name_makes_a_pair_and_texts_have_objects_of_kubernetes_too(self):
+        self.assertEqual(
+            kept(None, {"e": [{"name": "x", "key": "password", "value": "v"}]})[1]["e"][0]["value"], CHANGED
+        )
+        text = '{"kind":"Secret","stringData":{"a":"b"}}'
+        self.assertEqual(kept(None, {"c": text})[1], {"c": '{"kind":"Secret","stringData":"[redacted]"}'})
+
+    def test_what_looks_masked_hides_nothing_beside_it(self):
+        sides = kept(
+            {"a": SAME, "b": None}, {"a": "found-elsewhere", "b": "found-elsewhere"}, after_sensitive={"b": True}
+        )
+        self.assertEqual(sides[1], {"a": "[redacted]", "b": CHANGED})
 
     def test_types_make_secrets_and_their_values_are_found_elsewhere(self):
         for kind in ("random_password", "vault_generic_secret", "aws_secretsmanager_secret_version"):
@@ -298,6 +313,9 @@ class Rules(unittest.TestCase):
         self.assertEqual(values, [{"i": "x[redacted]"}, {"s": CHANGED}])
         self.assertEqual((document.kind, document.line()), ("state", "State: 2 resources"))
         self.assertEqual(redacted('{"format_version":"1.0"}')[0].kind, "state")
+        # Before format 1.0 nothing marks what is sensitive.
+        self.assertNotIn(CANARY, redacted(text.replace('"1.0"', '"0.1"').replace("x" + CANARY, "short"))[0].body)
+        self.assertNotIn("short", redacted(text.replace('"1.0"', '"0.1"').replace("x" + CANARY, "short"))[0].body)
 
     def test_events_of_an_apply_lose_outputs_and_their_values(self):
         events = [
@@ -719,6 +737,47 @@ class Sending(unittest.TestCase):
             file.write(TOKEN + "\n")
         with Receiver() as receiver:
             self.assertEqual(self.run_it(receiver, self.file, "--fail", "--token-file", name, token="")[0], 0)
+
+    @unittest.skipUnless(shutil.which("openssl"), "there is no openssl on this machine")
+    def test_https_is_verified(self):
+        key, certificate = (os.path.join(self.folder.name, name) for name in ("key.pem", "ca.pem"))
+        subprocess.run(
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost".split()
+            + ["-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate],
+            check=True,
+            stderr=subprocess.DEVNULL,
+        )
+        with Receiver() as receiver:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate, key)
+            receiver.socket = context.wrap_socket(receiver.socket, server_side=True)
+            port = receiver.server_address[1]
+            url = ["--url", "https://localhost:%d" % port]
+            code, _, err = self.run_it(receiver, self.file, "--fail", *url)
+            self.assertEqual((code, receiver.requests), (1, []))
+            self.assertIn("certificate is not trusted", err)
+            # The name counts, too.
+            other = ["--url", "https://127.0.0.1:%d" % port, "--ca-file", certificate]
+            self.assertEqual(self.run_it(receiver, self.file, "--fail", *other)[0], 1)
+            self.assertEqual(self.run_it(receiver, self.file, "--fail", *url, "--ca-file", certificate)[0], 0)
+            self.assertEqual(len(receiver.requests), 1)
+        self.assertIn("can't be read", self.run_it(None, self.file, "--fail", *url, "--ca-file", self.file)[2])
+
+    def test_plan_files_are_shown_and_what_is_shown_is_never_printed(self):
+        name, tool = (os.path.join(self.folder.name, name) for name in ("tfplan", "tofu"))
+        with open(name, "wb") as file:
+            file.write(b"PK\x03\x04")
+        with open(tool, "w", encoding="utf-8") as file:
+            file.write('#!/bin/sh\n[ "$1 $2 $3" = "show -json %s" ] || exit 9\n' % name)
+            file.write('echo "%s ${INFRATRACK_TOKEN-none}" >&2\nexec cat %s\n' % (CANARY, self.file))
+        os.chmod(tool, 0o755)
+        with Receiver() as receiver:
+            self.assertEqual(self.run_it(receiver, name, "--fail", "--terraform", tool)[0], 0)
+            self.assertIn("update", receiver.requests[0][2])
+            os.rename(self.file, self.file + "x")
+            code, _, err = self.run_it(receiver, name, "--fail", "--terraform", tool)
+        self.assertEqual(code, 1)
+        self.assertIn("`show -json` of the plan file failed with exit code 1", err)
 
     def test_a_certificate_that_is_not_trusted_is_final(self):
         error = program.urllib.error.URLError(program.ssl.SSLCertVerificationError(1, "x"))
