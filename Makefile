@@ -21,6 +21,7 @@ test: deps-postgres deps-ui deps-disk deps-oidc deps-browser deps-aws deps-schem
 	$(CARGO) build $(TESTED) --bins --quiet
 	$(CARGO) test $(TESTED) --quiet
 	$(TOOLS)/ansible-tests.sh smoke
+	$(TOOLS)/uploader-tests.sh
 
 lint: deps-lint ## Formatting, lints, licences, SQL cache
 	! git grep -nE '^(<{7}|>{7}) '
