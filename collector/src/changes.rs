@@ -4,4 +4,5 @@
 pub mod claims;
 pub mod correlate;
 pub mod json;
+pub mod play;
 pub mod terraform;

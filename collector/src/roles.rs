@@ -132,7 +132,6 @@ impl Route {
         }
     }
 
-    /// Tokens of this scope may, too.
     fn or_scope(mut self, scope: Scope) -> Self {
         self.scope = Some(scope);
         self
@@ -211,10 +210,13 @@ fn changes() -> Vec<Route> {
     use api::{changes, ingest};
     vec![
         api(OPERATOR, routes!(ingest::terraform::take)).or_scope(Scope::Ingest),
+        api(OPERATOR, routes!(ingest::ansible::take)).or_scope(Scope::Ingest),
         api(VIEWER, routes!(changes::list)),
         api(VIEWER, routes!(changes::get)),
         api(VIEWER, routes!(changes::resources)),
         api(VIEWER, routes!(changes::artifact)),
+        api(VIEWER, routes!(changes::tasks)),
+        api(VIEWER, routes!(changes::results)),
     ]
 }
 

@@ -17,6 +17,7 @@ use crate::app::App;
 use crate::blob::Key as BlobKey;
 use crate::store::change_runs::{self, ResourceRow, RunRow};
 use crate::store::changes::{self as store, ChangeRow, Which};
+use crate::store::plays::{self, ResultRow, TaskRow};
 
 const TOOLS: [&str; 2] = ["terraform", "ansible"];
 const OUTCOMES: [&str; 6] = [
@@ -170,6 +171,52 @@ pub async fn artifact(
         (X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
     ];
     Ok((headers, axum::body::Body::from_stream(blob.body)).into_response())
+}
+
+/// Lists the tasks of a play, in their order.
+#[utoipa::path(
+    get,
+    path = "/api/v1/changes/{id}/runs/{run}/tasks",
+    tag = "changes",
+    params(("id" = Uuid, Path), ("run" = Uuid, Path), page::PageQuery),
+    responses((status = 200, body = Page<TaskRow>)),
+)]
+pub async fn tasks(
+    State(app): State<Arc<App>>,
+    Path((id, run)): Path<(Uuid, Uuid)>,
+    Query(query): Query<page::PageQuery>,
+) -> Result<Json<Page<TaskRow>>, Problem> {
+    let limit = page::limit(query.limit)?;
+    let after: Option<i64> = page::cursor(query.cursor.as_deref())?;
+    let run = find(&app, id, run).await?;
+    let mut connection = app.pool.acquire().await?;
+    let (id, after) = (run.run_id, after.unwrap_or(0));
+    let rows = plays::list_tasks(&mut connection, id, after, limit).await?;
+    let total = plays::count_tasks(&mut connection, id).await?;
+    Ok(page::page(rows, total, limit, |row| row.first_seq))
+}
+
+/// Lists what tasks of a play changed, failed at or could not reach, in the order in which it happened.
+#[utoipa::path(
+    get,
+    path = "/api/v1/changes/{id}/runs/{run}/results",
+    tag = "changes",
+    params(("id" = Uuid, Path), ("run" = Uuid, Path), page::PageQuery),
+    responses((status = 200, body = Page<ResultRow>)),
+)]
+pub async fn results(
+    State(app): State<Arc<App>>,
+    Path((id, run)): Path<(Uuid, Uuid)>,
+    Query(query): Query<page::PageQuery>,
+) -> Result<Json<Page<ResultRow>>, Problem> {
+    let limit = page::limit(query.limit)?;
+    let after: Option<i64> = page::cursor(query.cursor.as_deref())?;
+    let run = find(&app, id, run).await?;
+    let mut connection = app.pool.acquire().await?;
+    let (id, after) = (run.run_id, after.unwrap_or(0));
+    let rows = plays::list_results(&mut connection, id, after, limit).await?;
+    let total = plays::count_results(&mut connection, id).await?;
+    Ok(page::page(rows, total, limit, |row| row.seq))
 }
 
 async fn find(app: &App, change: Uuid, run: Uuid) -> Result<RunRow, Problem> {

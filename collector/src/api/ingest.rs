@@ -1,12 +1,18 @@
 //! What tools and pipelines post: `/ingest`. Documents are read outside of the tasks that answer, some at a time.
 
+pub mod ansible;
 pub mod body;
 pub mod terraform;
 
 use http::HeaderMap;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
 
 use crate::api::problem::Problem;
 use crate::changes::claims::Claims;
+use crate::changes::correlate::{self, KeyKind};
+use crate::store::changes;
 
 /// Documents that are read at once; more wait for their turn.
 pub const AT_ONCE: usize = 2;
@@ -29,4 +35,39 @@ fn header(name: &str, detail: impl std::fmt::Display) -> Problem {
         "traceparent" => Problem::parameter(name, detail),
         _ => Problem::parameter(format!("Infratrack-{name}"), detail),
     }
+}
+
+/// The change that a run with these keys belongs to, or a new one of this id.
+async fn join(
+    connection: &mut PgConnection,
+    keys: &[correlate::Key],
+    new_id: Uuid,
+    now: OffsetDateTime,
+) -> Result<Uuid, Problem> {
+    let mut sorted: Vec<_> = keys.iter().collect();
+    sorted.sort();
+    for key in sorted {
+        changes::lock_key(connection, key.kind.name(), &key.text).await?;
+    }
+    let explicit = keys.iter().find(|key| key.kind == KeyKind::Explicit);
+    let explicit = explicit.map(|key| key.text.as_str());
+    let mut found = None;
+    for key in keys {
+        let since = now - key.kind.joins_within();
+        let named = (key.kind.name(), key.text.as_str());
+        found = changes::find_by_key(connection, named, since, explicit).await?;
+        if found.is_some() {
+            break;
+        }
+    }
+    let change_id = found.unwrap_or(new_id);
+    if found.is_none() {
+        changes::insert(connection, change_id, now).await?;
+    }
+    let pairs: Vec<_> = keys
+        .iter()
+        .map(|key| (key.kind.name().to_owned(), key.text.clone()))
+        .collect();
+    changes::upsert_keys(connection, change_id, &pairs, now).await?;
+    Ok(change_id)
 }

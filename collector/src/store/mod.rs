@@ -43,6 +43,7 @@ pub mod package_search;
 pub mod packages;
 pub mod partitions;
 pub mod pending_updates;
+pub mod plays;
 pub mod policies;
 pub mod pool;
 pub mod probes;

@@ -67,15 +67,17 @@ async fn advisories_are_read_from_s3_and_a_feed_without_its_object_says_so() {
     let feeds = eventually("both feeds", || async {
         let (_, list) = operators.get("/api/v1/advisories/feeds").await.ok()?;
         let list: serde_json::Value = serde_json::from_slice(&list).ok()?;
-        let is_done = |feed: &serde_json::Value| {
-            feed["imported_at"].is_string() || feed["error"].is_string()
-        };
+        let is_done =
+            |feed: &serde_json::Value| feed["imported_at"].is_string() || feed["error"].is_string();
         let feeds = list["items"].as_array()?.clone();
         (feeds.len() == 2 && feeds.iter().all(is_done)).then_some(feeds)
     })
     .await;
     let of = |name: &str| feeds.iter().find(|feed| feed["name"] == name).unwrap();
-    assert!(of("there")["statement_count"].as_i64() > Some(0), "{feeds:?}");
+    assert!(
+        of("there")["statement_count"].as_i64() > Some(0),
+        "{feeds:?}"
+    );
     assert!(of("there")["error"].is_null(), "{feeds:?}");
     let error = of("gone")["error"].as_str().unwrap();
     assert!(error.contains("nothing.json"), "{feeds:?}");

@@ -14,14 +14,14 @@ use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{body, claims, header};
+use super::{body, claims, header, join};
 use crate::api::input::Json;
 use crate::api::problem::Problem;
 use crate::app::App;
 use crate::blob::Key as BlobKey;
 use crate::caller::Caller;
 use crate::changes::claims::Claims;
-use crate::changes::correlate::{self, KeyKind};
+use crate::changes::correlate;
 use crate::changes::json::Json as Exact;
 use crate::changes::terraform::{
     self, Apply, Attribute, Document, Options, Plan, Refusal, Resource, State as Existing, Summary,
@@ -296,41 +296,6 @@ async fn keep(app: &App, run_id: Uuid, text: String) -> Result<Option<Artifact>,
         bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
         hash: hash.as_bytes().to_vec(),
     }))
-}
-
-/// The change that a run with these keys belongs to, or a new one of this id.
-async fn join(
-    connection: &mut sqlx::PgConnection,
-    keys: &[correlate::Key],
-    new_id: Uuid,
-    now: OffsetDateTime,
-) -> Result<Uuid, Problem> {
-    let mut sorted: Vec<_> = keys.iter().collect();
-    sorted.sort();
-    for key in sorted {
-        changes::lock_key(connection, key.kind.name(), &key.text).await?;
-    }
-    let explicit = keys.iter().find(|key| key.kind == KeyKind::Explicit);
-    let explicit = explicit.map(|key| key.text.as_str());
-    let mut found = None;
-    for key in keys {
-        let since = now - key.kind.joins_within();
-        let named = (key.kind.name(), key.text.as_str());
-        found = changes::find_by_key(connection, named, since, explicit).await?;
-        if found.is_some() {
-            break;
-        }
-    }
-    let change_id = found.unwrap_or(new_id);
-    if found.is_none() {
-        changes::insert(connection, change_id, now).await?;
-    }
-    let pairs: Vec<_> = keys
-        .iter()
-        .map(|key| (key.kind.name().to_owned(), key.text.clone()))
-        .collect();
-    changes::upsert_keys(connection, change_id, &pairs, now).await?;
-    Ok(change_id)
 }
 
 fn of_plan(plan: Plan, exit_code: Option<i32>) -> Parts {

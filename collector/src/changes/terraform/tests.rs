@@ -193,8 +193,8 @@ fn what_only_looks_masked_lets_nothing_through_and_lists_keep_their_places() {
     let artifact = updated(r#"{"redacted":true,"changed":true}"#, r#""abc-abc""#, "");
     assert!(!artifact.contains("abc"), "{artifact}");
     let artifact = updated(
-        r#"[1,2,3]"#,
-        r#"[1,null,4]"#,
+        "[1,2,3]",
+        "[1,null,4]",
         r#","after_unknown":{"x":[false,true,false]}"#,
     );
     assert!(

@@ -15,14 +15,24 @@ use crate::harness::Collector;
 use crate::operators::logins::{PASSWORD, user};
 use crate::sample;
 
+/// What is known of vulnerabilities, and one of them.
+const ADVISORIES: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/tests/fixtures/advisories/tracker.json"
+);
+const ADVISORY: &str = "CVE-2023-5678";
+
 /// A collector with a fleet, and a user of each role, who is called as the role.
 pub(crate) async fn collector() -> Collector {
     let collector = Collector::start_with(|config| {
         // The browsers of a test share an address and a user.
         config.operators.requests_per_second = 1000;
         config.operators.requests_burst = 10_000;
+        let feed = json!({"name": "debian", "format": "debian-tracker", "location": ADVISORIES});
+        config.advisories.feeds = vec![serde_json::from_value(feed).unwrap()];
     })
     .await;
+    collector.job_has_run("advisories").await;
     sample::load(&collector, sample::small()).await.unwrap();
     for role in ["viewer", "operator", "lead", "admin"] {
         user(&collector, role, role).await;
@@ -38,7 +48,10 @@ fn pages(host: &str) -> Vec<Value> {
         route.method == Method::GET && route.access != Access::Public && is_page(&route.path)
     });
     pages
-        .map(|route| route.path.replace("{id}", host))
+        .map(|route| match route.path.strip_prefix("/advisories/") {
+            Some(_) => route.path.replace("{id}", ADVISORY),
+            None => route.path.replace("{id}", host),
+        })
         .filter(|path| !path.contains('{'))
         .map(|path| {
             let name = path.replace(host, "host").replace('/', "_");
