@@ -3,8 +3,7 @@
 create table play_runs (
     run_id    uuid   primary key references change_runs on delete cascade,
     -- Up to this record everything is here.
-    acked_seq bigint not null,
-    is_ended  boolean not null default false
+    acked_seq bigint not null
 );
 
 -- Hosts as a run's inventory has them, and the recap of each as Ansible gives it.

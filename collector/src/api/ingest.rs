@@ -6,7 +6,7 @@ pub mod terraform;
 
 use http::HeaderMap;
 use sqlx::PgConnection;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::api::problem::Problem;
@@ -16,6 +16,10 @@ use crate::store::changes;
 
 /// Documents that are read at once; more wait for their turn.
 pub const AT_ONCE: usize = 2;
+/// A run's own time is believed where it is not older, since what was spooled may come late, nor newer by more than a
+/// wrong clock.
+const OLDEST: Duration = Duration::days(30);
+const NEWEST: Duration = Duration::minutes(5);
 
 /// What the headers claim of a run.
 fn claims(headers: &HeaderMap) -> Result<Claims, Problem> {
@@ -34,6 +38,15 @@ fn header(name: &str, detail: impl std::fmt::Display) -> Problem {
     match name {
         "traceparent" => Problem::parameter(name, detail),
         _ => Problem::parameter(format!("Infratrack-{name}"), detail),
+    }
+}
+
+/// When something happened: as it is said, or else now.
+fn believed(at: OffsetDateTime, now: OffsetDateTime) -> OffsetDateTime {
+    if (now - OLDEST..=now + NEWEST).contains(&at) {
+        at
+    } else {
+        now
     }
 }
 

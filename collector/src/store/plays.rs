@@ -95,13 +95,11 @@ pub async fn update_acked(
     connection: &mut PgConnection,
     run_id: Uuid,
     acked_seq: i64,
-    is_ended: bool,
 ) -> sqlx::Result<u64> {
     let done = sqlx::query!(
-        "update play_runs set acked_seq = $2, is_ended = is_ended or $3 where run_id = $1",
+        "update play_runs set acked_seq = $2 where run_id = $1",
         run_id,
         acked_seq,
-        is_ended,
     )
     .execute(connection)
     .await?;

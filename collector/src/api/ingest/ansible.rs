@@ -9,11 +9,11 @@ use infratrack_shared::ids::ChangeId;
 use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{body, join};
+use super::{believed, body, join};
 use crate::api::input::{self, Json};
 use crate::api::problem::Problem;
 use crate::app::App;
@@ -25,10 +25,6 @@ use crate::store::{changes, plays, storable};
 
 /// Bytes of a request, unpacked.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
-/// A run's own times are believed where they are not older, nor newer by more than a wrong clock: what was spooled may
-/// come late.
-const OLDEST: Duration = Duration::days(30);
-const NEWEST: Duration = Duration::minutes(5);
 
 /// How far a run is known.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -97,7 +93,7 @@ async fn store(app: &App, caller: &Caller, batch: Batch) -> Result<Response, Pro
     let acked_seq = i64::try_from(last).unwrap_or(i64::MAX).max(acked);
     if acked_seq > acked {
         add(&mut transaction, run_id, acked + 1, &rows, now).await?;
-        plays::update_acked(&mut transaction, run_id, acked_seq, rows.end.is_some()).await?;
+        plays::update_acked(&mut transaction, run_id, acked_seq).await?;
         changes::refresh(&mut transaction, change_id, now).await?;
     }
     transaction.commit().await?;
@@ -177,14 +173,6 @@ async fn begin(
     change_runs::insert(connection, &run).await?;
     plays::insert(connection, run_id).await?;
     Ok(change_id)
-}
-
-fn believed(at: OffsetDateTime, now: OffsetDateTime) -> OffsetDateTime {
-    if (now - OLDEST..=now + NEWEST).contains(&at) {
-        at
-    } else {
-        now
-    }
 }
 
 async fn add(

@@ -9,12 +9,12 @@ use infratrack_shared::digest::Digest;
 use infratrack_shared::ids::{ChangeId, RunId};
 use serde::Serialize;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{body, claims, header, join};
+use super::{believed, body, claims, header, join};
 use crate::api::input::Json;
 use crate::api::problem::Problem;
 use crate::app::App;
@@ -30,9 +30,6 @@ use crate::changes::terraform::{
 use crate::store::change_runs::{self, Artifact, NewRun, ResourceRow};
 use crate::store::changes;
 
-/// A plan's own time is believed where it is not older, nor newer by more than a wrong clock.
-const OLDEST: Duration = Duration::days(30);
-const NEWEST: Duration = Duration::minutes(5);
 /// A document waits so long for its turn.
 const TURN: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -222,7 +219,7 @@ async fn store(
         .at
         .as_deref()
         .and_then(|at| OffsetDateTime::parse(at, &Rfc3339).ok());
-    let at = at.filter(|at| (now - OLDEST..=now + NEWEST).contains(at));
+    let at = at.map_or(now, |at| believed(at, now));
     let run_id = RunId::at(app.clock.unix_millis()).0;
     let artifact = keep(app, run_id, parts.artifact).await?;
     let mut transaction = app.pool.begin().await?;
@@ -236,8 +233,8 @@ async fn store(
         kind: parts.kind,
         content_hash: hash,
         received_at: now,
-        started_at: at.unwrap_or(now),
-        ended_at: at.unwrap_or(now),
+        started_at: at,
+        ended_at: at,
         outcome: parts.outcome,
         exit_code: said.exit_code,
         tool_version: parts.tool_version,

@@ -98,11 +98,6 @@ impl Table {
         Self { rules }
     }
 
-    /// Whether resources of this type are hosts.
-    pub fn has(&self, kind: &str) -> bool {
-        self.rules.contains_key(kind)
-    }
-
     /// The values of a resource that may name a host.
     pub fn marks(&self, kind: &str, value: &Json) -> BTreeMap<Mark, Vec<String>> {
         let mut marks: BTreeMap<Mark, Vec<String>> = BTreeMap::new();

@@ -51,8 +51,8 @@ impl<'a> Sides<'a> {
     }
 
     fn is_different(self) -> bool {
-        let or_null = |value: Option<&'a Json>| value.unwrap_or(&Json::Null).clone();
-        self.is_unknown() || or_null(self.before) != or_null(self.after)
+        let said = |value: Option<&'a Json>| value.filter(|value| !value.is_null());
+        self.is_unknown() || said(self.before) != said(self.after)
     }
 }
 
