@@ -8,7 +8,7 @@ TOOLS := packaging/tools
 # Programs and tests are built of the same dependencies, once.
 TESTED := --workspace --locked --features infratrack-testkit/test-util
 
-.PHONY: help demo test lint fmt bench bench-ingest bench-api bench-ui bench-packages bench-agent bench-plays soak agent packages repository e2e e2e-full pictures sqlx
+.PHONY: help demo test lint fmt bench bench-ingest bench-api bench-ui bench-packages bench-changes bench-agent bench-plays soak agent packages repository e2e e2e-full pictures sqlx
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -36,7 +36,7 @@ lint: deps-lint ## Formatting, lints, licences, SQL cache
 fmt: ## Format everything
 	$(CARGO) fmt --all
 
-bench: bench-ingest bench-api bench-ui bench-packages bench-agent bench-plays ## Measure a release build: docs/benchmarks.md
+bench: bench-ingest bench-api bench-ui bench-packages bench-changes bench-agent bench-plays ## Measure a release build: docs/benchmarks.md
 
 bench-ingest: deps-postgres deps-ui ## Measure the collector, beside what this machine can do
 	$(CARGO) build --release --locked --bin infratrack-collector --bin infratrack-bench
@@ -53,6 +53,10 @@ bench-ui: deps-postgres deps-ui deps-browser ## Measure the pages over 10,000 ho
 bench-packages: deps-postgres deps-ui ## Measure 10,000 inventories of 1,000 packages, and questions about them
 	$(CARGO) build --release --locked --bin infratrack-collector --bin infratrack-bench
 	target/release/infratrack-bench packages --document docs/benchmarks.md $(BENCH_ARGS)
+
+bench-changes: deps-postgres deps-ui ## Measure plans of 50 MB, records of plays, and questions about a year of changes
+	$(CARGO) build --release --locked --bin infratrack-collector --bin infratrack-bench
+	target/release/infratrack-bench changes --document docs/benchmarks.md $(BENCH_ARGS)
 
 bench-agent: deps-postgres deps-ui deps-peers agent ## Measure the agent on its host, beside node_exporter, zabbix_agentd, facter and ansible
 	$(CARGO) build --release --locked --bin infratrack-collector --bin infratrack-spool-workload --bin infratrack-bench-agent

@@ -3,7 +3,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use infratrack_shared::ids::VolumeId;
 
 /// Reports this host to an Infratrack collector.
 #[derive(Debug, Parser)]
@@ -33,6 +34,11 @@ pub enum Command {
     Facts,
     /// Print the packages that are installed on this host, as JSON.
     Packages,
+    /// Run the volume that the connection at standard input names; what the unit of backups starts.
+    #[command(hide = true)]
+    RunBackup,
+    /// Back volumes up, and say what there is.
+    Backup(Backup),
     /// The configuration.
     #[command(subcommand)]
     Config(Configuration),
@@ -69,9 +75,117 @@ pub struct Enroll {
     pub force: bool,
 }
 
+/// Backups of this host.
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// What backups may read and run; root's file [default: /etc/infratrack/backup.toml]
+    #[arg(long, global = true)]
+    pub backup_config: Option<PathBuf>,
+    /// Keys, caches and results of backups [default: /var/lib/infratrack-backup]
+    #[arg(long, global = true, hide = true)]
+    pub backup_dir: Option<PathBuf>,
+    /// As JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: BackupCommand,
+}
+
+/// What to do about backups.
+#[derive(Debug, Subcommand)]
+pub enum BackupCommand {
+    /// Back a volume up. Exits with 0 when all is in it, 3 when not all is, 1 when there is no backup, 64 when the
+    /// configuration is at fault.
+    Run {
+        /// Its name or its id
+        volume: String,
+        /// What began the run
+        #[arg(long, value_enum, default_value_t = Began::Host)]
+        trigger: Began,
+    },
+    /// Print the volumes of this host, or the snapshots of one.
+    List {
+        /// Its name or its id
+        volume: Option<String>,
+    },
+    /// Print the ids of this host's keys, and who can recover them.
+    Keys,
+    #[command(flatten)]
+    Read(ReadBackup),
+}
+
+/// What begins a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Began {
+    Schedule,
+    Command,
+    Host,
+}
+
 /// What to do with the configuration.
 #[derive(Debug, Subcommand)]
 pub enum Configuration {
     /// Print every setting with the value in effect.
     Show,
+}
+
+/// How to get back what was backed up.
+#[derive(Debug, Subcommand)]
+pub enum ReadBackup {
+    /// Write a snapshot's files below a directory. What is there already as it should be is left, so that a restore that was
+    /// stopped goes on
+    Restore {
+        #[command(flatten)]
+        from: BackupFrom,
+        /// Only these, with what is below them; patterns as in a .gitignore
+        #[arg(long = "path")]
+        paths: Vec<String>,
+        /// Below which directory; it is made where it is missing
+        #[arg(long)]
+        to: PathBuf,
+        /// Allow that the directory is `/`: what stands there is replaced
+        #[arg(long)]
+        in_place: bool,
+        /// Make devices too; only root can
+        #[arg(long)]
+        devices: bool,
+    },
+    /// List what is in a snapshot.
+    Ls {
+        #[command(flatten)]
+        from: BackupFrom,
+        /// Only these, with what is below them; patterns as in a .gitignore
+        #[arg(long = "path")]
+        paths: Vec<String>,
+    },
+    /// Write one file of a snapshot to standard output; the output of a command is a snapshot of one file
+    Dump {
+        #[command(flatten)]
+        from: BackupFrom,
+        /// Which file [default: the only one]
+        #[arg(long)]
+        path: Option<PathBuf>,
+    },
+    /// Read every pack of a volume, and every file of a snapshot, and compare all of their hashes
+    Verify {
+        #[command(flatten)]
+        from: BackupFrom,
+    },
+}
+
+/// From where. A key is never an argument: arguments are seen by every user.
+#[derive(Debug, Args)]
+pub struct BackupFrom {
+    /// A copy of the bucket: the directory that has `backups/` in it
+    #[arg(long)]
+    pub from: PathBuf,
+    /// An age identity file of a recovery recipient
+    #[arg(long)]
+    pub identity: PathBuf,
+    /// Which snapshot: its id, or `latest`
+    #[arg(long, default_value = "latest")]
+    pub snapshot: String,
+    /// Which volume, where the bucket has more than one
+    #[arg(long)]
+    pub volume: Option<VolumeId>,
 }

@@ -31,6 +31,8 @@ pub struct Config {
     pub instance_metadata: Option<String>,
     /// What the spool may take on disk, in bytes.
     pub spool_quota_bytes: u64,
+    /// Where plays of Ansible are left, which the agent sends to the collector; empty: it does not.
+    pub plays_dir: PathBuf,
     /// `error`, `warn`, `info`, `debug` or `trace`.
     pub log: String,
 }
@@ -44,6 +46,7 @@ impl Default for Config {
             enroll_endpoint: None,
             instance_metadata: None,
             spool_quota_bytes: 128 * 1024 * 1024,
+            plays_dir: PathBuf::from("/var/spool/infratrack/ansible"),
             log: "info".to_owned(),
         }
     }

@@ -4,6 +4,7 @@
 //! answer is held open between heartbeats, so that commands arrive at once; what can't wait for its end
 //! goes over a second connection.
 
+mod backups;
 mod boots;
 mod commands;
 mod facts;
@@ -31,10 +32,12 @@ use crate::collect::{self, FactSources, HeartbeatSource, InventorySource, Root};
 use crate::config::Config;
 use crate::failpoint::reach;
 use crate::identity::Identity;
+use crate::plays::Plays;
 use crate::reporter::{Report, Reporter};
 use crate::spool::{Spool, SpoolConfig, SpoolError};
 use crate::uplink::Answer;
 use crate::watch::{Area, Watch};
+use backups::Backups;
 use commands::Commands;
 use facts::Facts;
 use inventory::Inventory;
@@ -63,6 +66,10 @@ pub struct Daemon {
     inventory: Inventory,
     commands: Commands,
     package_logs: PackageLogs,
+    /// Beside the run loop, as are plays.
+    backups: Backups,
+    /// Beside the run loop.
+    plays: Option<Plays>,
     /// Remembered of this boot; none where that could not be kept.
     boot: Option<boots::Last>,
     policy: Policy,
@@ -89,6 +96,7 @@ pub async fn run(config: Config, root: Root, clock: Clock) -> anyhow::Result<()>
             () = stop.asked() => break,
             frame = next_frame(&mut daemon.held) => daemon.frame(frame).await?,
             () = daemon.package_logs.told() => daemon.urgent = true,
+            () = daemon.backups.told() => daemon.urgent = true,
             () = daemon.inventory.changed() => {}
             () = tokio::time::sleep_until(wake) => {}
         }
@@ -132,7 +140,15 @@ impl Daemon {
                 boot_id,
                 logs,
             ),
+            backups: Backups::start(
+                &config,
+                &root,
+                spool.clone(),
+                clock.clone(),
+                (host, boot_id),
+            ),
             heartbeats: HeartbeatSource::new(root.clone()),
+            plays: None,
             boot: None,
             policy: Policy::default(),
             notify: Notify::new(),
@@ -157,6 +173,7 @@ impl Daemon {
             daemon.record(&Event::CommandResult(result)).await;
         }
         daemon.commands.save(&daemon.spool).await?;
+        daemon.plays = Plays::start(&config, daemon.clock.clone());
         tracing::info!(%host, %instance, "agent started");
         Ok(daemon)
     }
@@ -360,7 +377,8 @@ impl Daemon {
         let result = if command.expires_at < server_now {
             commands::expired(&command)
         } else {
-            commands::execute(&command, &mut self.facts, &mut self.link, &self.spool).await
+            let parts = (&mut self.facts, &mut self.link, &self.backups);
+            commands::execute(&command, parts, &self.spool).await
         };
         tracing::info!(id = %command.id, action = ?command.action, outcome = ?result.outcome, "command");
         reach("command::executed");
@@ -382,6 +400,8 @@ impl Daemon {
         Notify::stopping();
         // It must not ask a spool that is closed.
         self.package_logs.stop();
+        self.backups.stop();
+        self.plays = None;
         let reason = stop_reason().await;
         self.tell_stop(reason).await;
         // Over the second connection: giving up a held answer would break the first.

@@ -1,6 +1,7 @@
 //! Infratrack's agent: observes one Linux host and reports it to a collector.
 
 pub mod backoff;
+pub mod backup;
 pub mod cli;
 pub mod clock;
 pub mod collect;
@@ -10,6 +11,7 @@ pub mod enroll;
 pub mod failpoint;
 pub mod identity;
 pub mod packages;
+pub mod plays;
 pub mod reporter;
 pub mod restart;
 pub mod returning;

@@ -5,7 +5,7 @@ mod cmd;
 use std::process::ExitCode;
 
 use clap::Parser;
-use infratrack_agent::cli::{Cli, Command, Configuration};
+use infratrack_agent::cli::{Backup, BackupCommand, Cli, Command, Configuration};
 use infratrack_agent::config::Config;
 use infratrack_agent::{spool, updates};
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -19,25 +19,8 @@ fn main() -> ExitCode {
     #[cfg(feature = "failpoints")]
     let _points = infratrack_agent::failpoint::set_up();
     let cli = Cli::parse();
-    match &cli.command {
-        Command::SpoolStore { dir } => {
-            log_to_stderr(Targets::new().with_default(LevelFilter::WARN));
-            return spool::store_main(dir);
-        }
-        Command::SpoolProbe {
-            dir,
-            generation,
-            salvage,
-        } => return spool::probe_main(dir, *generation, *salvage),
-        Command::CheckUpdates => {
-            return ended(updates::main());
-        }
-        Command::Run
-        | Command::Enroll(_)
-        | Command::Status { .. }
-        | Command::Facts
-        | Command::Packages
-        | Command::Config(_) => {}
+    if let Some(done) = without_configuration(&cli.command) {
+        return done;
     }
     let config = match Config::load(cli.config.as_deref()) {
         Ok(config) => config,
@@ -46,6 +29,20 @@ fn main() -> ExitCode {
             return ExitCode::from(BAD_CONFIG);
         }
     };
+    if let Command::RunBackup = &cli.command {
+        log_to_stderr(
+            config
+                .log
+                .parse()
+                .unwrap_or(Targets::new().with_default(LevelFilter::INFO)),
+        );
+        return cmd::backup::run_asked(&config);
+    }
+    if let Command::Backup(arguments) = &cli.command {
+        // As whoever may read what is backed up.
+        log_to_stderr(Targets::new().with_default(LevelFilter::WARN));
+        return cmd::backup::run(&config, arguments);
+    }
     // Root's file may be root's alone.
     let opened = cmd::enroll::open_token(&cli.command);
     let own = |token| cmd::owner::become_owner(&config.state_dir).map(|()| token);
@@ -67,13 +64,47 @@ fn main() -> ExitCode {
                 Command::Config(Configuration::Show) => cmd::config::show(&config),
                 Command::Facts => cmd::facts::run(&config).await,
                 Command::Packages => cmd::packages::run(),
-                Command::SpoolStore { .. } | Command::SpoolProbe { .. } | Command::CheckUpdates => {
-                    Ok(())
-                }
+                Command::SpoolStore { .. }
+                | Command::SpoolProbe { .. }
+                | Command::Backup(_)
+                | Command::RunBackup
+                | Command::CheckUpdates => Ok(()),
             }
         })
     });
     ended(done)
+}
+
+/// What is done before there is a configuration: parts of the agent that it starts itself, and what any host can do.
+fn without_configuration(command: &Command) -> Option<ExitCode> {
+    match command {
+        Command::SpoolStore { dir } => {
+            log_to_stderr(Targets::new().with_default(LevelFilter::WARN));
+            Some(spool::store_main(dir))
+        }
+        Command::SpoolProbe {
+            dir,
+            generation,
+            salvage,
+        } => Some(spool::probe_main(dir, *generation, *salvage)),
+        Command::CheckUpdates => Some(ended(updates::main())),
+        // On any host, whoever runs it: it needs no configuration.
+        Command::Backup(Backup {
+            command: BackupCommand::Read(read),
+            ..
+        }) => {
+            log_to_stderr(Targets::new().with_default(LevelFilter::INFO));
+            Some(ended(cmd::backup_restore::run(read)))
+        }
+        Command::Run
+        | Command::Enroll(_)
+        | Command::Status { .. }
+        | Command::Facts
+        | Command::Packages
+        | Command::Backup(_)
+        | Command::RunBackup
+        | Command::Config(_) => None,
+    }
 }
 
 fn ended(done: anyhow::Result<()>) -> ExitCode {

@@ -3,14 +3,15 @@
 //! Every step has a time limit. An error after the request left means "outcome unknown": the resend finds
 //! out. An answer that is dropped before its end closes the connection.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, RETRY_AFTER};
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, RANGE, RETRY_AFTER};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Either, Full, Limited};
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use infratrack_shared::codec::{self, Limits};
@@ -26,9 +27,13 @@ use serde::de::DeserializeOwned;
 use socket2::{SockRef, TcpKeepalive};
 use thiserror::Error;
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
+
+mod pieces;
+
+pub use self::pieces::Pieces;
 
 /// Name look-up and TCP connect.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -36,6 +41,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// From the request to the head of its answer: a collector answers after COMMIT, which may wait its turn.
 const HEAD: Duration = Duration::from_secs(30);
+/// From the last byte of a pack to the answer: the collector writes it to S3 and to its tables.
+const STORED: Duration = Duration::from_secs(120);
 /// For a connection that has ended to say why.
 const SETTLE: Duration = Duration::from_millis(200);
 /// For the rest of an answer beyond the time it may be held.
@@ -113,7 +120,7 @@ pub struct Endpoint {
 #[derive(Debug)]
 pub struct Connection {
     endpoint: String,
-    sender: SendRequest<Full<Bytes>>,
+    sender: SendRequest<Either<Full<Bytes>, Pieces>>,
     /// Why the connection ended by itself; a refused certificate shows here before any request is sent.
     ended: oneshot::Receiver<hyper::Error>,
 }
@@ -203,7 +210,25 @@ impl Connection {
         path: &'static str,
         body: &T,
     ) -> Result<(StatusCode, R), UplinkError> {
-        let response = self.send(path, body, false).await?;
+        self.answered(path, body, false).await
+    }
+
+    /// Likewise a request that may be compressed.
+    pub async fn call_packed<T: Serialize, R: DeserializeOwned>(
+        &mut self,
+        path: &'static str,
+        body: &T,
+    ) -> Result<(StatusCode, R), UplinkError> {
+        self.answered(path, body, true).await
+    }
+
+    async fn answered<T: Serialize, R: DeserializeOwned>(
+        &mut self,
+        path: &'static str,
+        body: &T,
+        may_compress: bool,
+    ) -> Result<(StatusCode, R), UplinkError> {
+        let response = self.send(path, body, may_compress).await?;
         let status = response.status();
         let body = self.collect(response.into_body()).await?;
         let answer = codec::decode(&body, &Limits::bytes(limits::FRAME_BYTES))
@@ -218,13 +243,8 @@ impl Connection {
         may_compress: bool,
     ) -> Result<Response<Incoming>, UplinkError> {
         let body = codec::encode(body)?;
-        let mut request = Request::new(Full::default());
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = http::Uri::from_static(path);
+        let mut request = self.request(Method::POST, http::Uri::from_static(path));
         let headers = request.headers_mut();
-        if let Ok(host) = HeaderValue::from_str(&self.endpoint) {
-            headers.insert(HOST, host);
-        }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(MSGPACK));
         let compressed = may_compress.then(|| compress::compress(&body)).flatten();
         let body = match compressed {
@@ -237,7 +257,77 @@ impl Connection {
             }
             None => body,
         };
-        *request.body_mut() = Full::new(Bytes::from(body));
+        *request.body_mut() = Either::Left(Full::new(Bytes::from(body)));
+        self.exchange(request).await
+    }
+
+    /// Sends bytes in pieces that `feed` gives as fast as they may leave. How long they may take is for `feed` to say. A conflict
+    /// is an answer too.
+    pub async fn put<F: Future<Output = ()>>(
+        &mut self,
+        path: &str,
+        length: u64,
+        feed: impl FnOnce(mpsc::Sender<Bytes>) -> F,
+    ) -> Result<(StatusCode, Bytes), UplinkError> {
+        let mut request = self.request(Method::PUT, uri(path)?);
+        let (pieces, body) = Pieces::new(length);
+        *request.body_mut() = Either::Right(body);
+        let ready = timeout(HEAD, self.sender.ready()).await;
+        let ready = ready.map_err(|_| self.slow("take a request", HEAD))?;
+        if let Err(error) = ready {
+            return Err(UplinkError::Broken(self.why(error).await));
+        }
+        let mut answered = pin!(self.sender.send_request(request));
+        let answered = tokio::select! {
+            // It may have heard enough before the end.
+            answered = &mut answered => Ok(answered),
+            () = feed(pieces) => timeout(STORED, answered).await,
+        };
+        let response = match answered.map_err(|_| self.slow("store what it was sent", STORED))? {
+            Ok(response) => response,
+            Err(error) => return Err(UplinkError::Broken(self.why(error).await)),
+        };
+        let status = response.status();
+        if !status.is_success() && status != StatusCode::CONFLICT {
+            return Err(self.refused(response).await?);
+        }
+        Ok((status, self.collect(response.into_body()).await?))
+    }
+
+    /// Fetches bytes, at most `limit` of them: all, or those of a range with both ends in it.
+    pub async fn get(
+        &mut self,
+        path: &str,
+        range: Option<(u64, u64)>,
+        limit: usize,
+    ) -> Result<Bytes, UplinkError> {
+        let mut request = self.request(Method::GET, uri(path)?);
+        if let Some((first, last)) = range {
+            let range = HeaderValue::from_str(&format!("bytes={first}-{last}"))
+                .map_err(|error| UplinkError::Answer(error.into()))?;
+            request.headers_mut().insert(RANGE, range);
+        }
+        let response = self.exchange(request).await?;
+        if range.is_some() && response.status() != StatusCode::PARTIAL_CONTENT {
+            return Err(UplinkError::Answer("it is not the range".into()));
+        }
+        self.fetch(response.into_body(), limit).await
+    }
+
+    fn request(&self, method: Method, uri: http::Uri) -> Request<Either<Full<Bytes>, Pieces>> {
+        let mut request = Request::new(Either::Left(Full::default()));
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        if let Ok(host) = HeaderValue::from_str(&self.endpoint) {
+            request.headers_mut().insert(HOST, host);
+        }
+        request
+    }
+
+    async fn exchange(
+        &mut self,
+        request: Request<Either<Full<Bytes>, Pieces>>,
+    ) -> Result<Response<Incoming>, UplinkError> {
         let answered = async {
             // The last answer's end may still be on its way through.
             self.sender.ready().await?;
@@ -248,10 +338,36 @@ impl Connection {
             Ok(response) => response,
             Err(error) => return Err(UplinkError::Broken(self.why(error).await)),
         };
+        self.succeeded(response).await
+    }
+
+    async fn succeeded(
+        &self,
+        response: Response<Incoming>,
+    ) -> Result<Response<Incoming>, UplinkError> {
         if response.status().is_success() {
             return Ok(response);
         }
         Err(self.refused(response).await?)
+    }
+
+    /// A large body: each part of it in time, not the whole.
+    async fn fetch(&self, body: Incoming, limit: usize) -> Result<Bytes, UplinkError> {
+        let mut body = Limited::new(body, limit);
+        let said = usize::try_from(body.size_hint().lower()).unwrap_or(limit);
+        let mut bytes = BytesMut::with_capacity(said.min(limit));
+        loop {
+            let frame = timeout(SLACK, body.frame()).await;
+            match frame.map_err(|_| self.slow("go on with its answer", SLACK))? {
+                Some(frame) => {
+                    let frame = frame.map_err(UplinkError::Answer)?;
+                    if let Some(data) = frame.data_ref() {
+                        bytes.extend_from_slice(data);
+                    }
+                }
+                None => return Ok(bytes.freeze()),
+            }
+        }
     }
 
     /// What ended the connection, where `error` says only that it has ended.
@@ -326,6 +442,11 @@ impl Answer {
             }
         }
     }
+}
+
+fn uri(path: &str) -> Result<http::Uri, UplinkError> {
+    path.parse()
+        .map_err(|error: http::uri::InvalidUri| UplinkError::Answer(error.into()))
 }
 
 /// Writes leave at once; a peer that is gone is noticed within 30 s, whether we write or not.

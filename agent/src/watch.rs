@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -125,6 +125,45 @@ impl Changes {
     }
 }
 
+/// Tells that something has come into one directory.
+#[derive(Debug)]
+pub struct Arrivals(AsyncFd<Kernel>);
+
+impl Arrivals {
+    /// From here on.
+    pub fn of(directory: &Path) -> std::io::Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        let comes = AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_DELETE_SELF
+            | AddWatchFlags::IN_MOVE_SELF
+            | AddWatchFlags::IN_ONLYDIR;
+        inotify.add_watch(directory, comes)?;
+        Ok(Self(registered(Kernel(inotify))?))
+    }
+
+    /// Waits for it. It may be given up and asked again; nothing is missed. An error where the directory is gone.
+    pub async fn next(&mut self) -> std::io::Result<()> {
+        let mut ready = self.0.readable().await?;
+        let mut is_gone = false;
+        loop {
+            match ready.get_inner().0.read_events() {
+                Ok(events) => {
+                    let gone = AddWatchFlags::IN_IGNORED | AddWatchFlags::IN_MOVE_SELF;
+                    is_gone |= events.iter().any(|event| event.mask.intersects(gone));
+                }
+                Err(Errno::EAGAIN) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        ready.clear_ready();
+        if is_gone {
+            return Err(Errno::ENOENT.into());
+        }
+        Ok(())
+    }
+}
+
 #[derive(Default)]
 struct Counts(BTreeMap<Area, watch::Sender<u64>>);
 
@@ -143,6 +182,7 @@ impl Counts {
 }
 
 /// inotify as tokio waits for it.
+#[derive(Debug)]
 struct Kernel(Inotify);
 
 impl AsRawFd for Kernel {
@@ -298,7 +338,7 @@ mod tests {
         waited.expect("a change is told");
     }
 
-    fn append(path: &std::path::Path, text: &str) {
+    fn append(path: &Path, text: &str) {
         let mut file = fs::File::options()
             .create(true)
             .append(true)

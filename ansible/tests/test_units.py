@@ -180,6 +180,19 @@ class Spools(Rig):
         made.trim()
         self.assertLess(sum(os.path.getsize(path) for path in self.spools()), 2000)
 
+    def test_in_a_groups_folder_the_group_ships_what_was_trimmed_too(self):
+        os.makedirs(self.spool_dir, exist_ok=True)
+        os.chmod(self.spool_dir, 0o2770)
+        made = self.new()
+        made.write(*[{"kind": "x", "n": n} for n in range(9)])
+        size = os.path.getsize(made.path)
+        self.assertLess(spool_files.trim_run(self.spool_dir, os.path.basename(made.path)[:-6], size), size)
+        held = made.folder.take()
+        self.assertIsNotNone(held)
+        os.close(held)
+        for path in (made.path, os.path.join(self.spool_dir, "forwarder.lock")):
+            self.assertEqual(0o660, os.stat(path).st_mode & 0o777)
+
 
 class Comes(unittest.TestCase):
     CASES = {

@@ -9,14 +9,17 @@ use sqlx::PgPool;
 use time::OffsetDateTime;
 use tokio::sync::{Semaphore, watch};
 
+use crate::agents::backup::{self, Memory};
 use crate::agents::certificates::Certificates;
 use crate::agents::commands::Answers;
 use crate::agents::lane::Lane;
 use crate::agents::writer::Writers;
+use crate::api::changes::compare::Compared;
 use crate::api::ingest;
 use crate::blob::BlobStore;
 use crate::ca::Ca;
 use crate::ca::live::LiveCa;
+use crate::changes::terraform::Table;
 use crate::clock::Clock;
 use crate::condition::Condition;
 use crate::config::Config;
@@ -28,7 +31,7 @@ use crate::login::proxy::TrustedProxy;
 use crate::login::{Trust, Turns};
 use crate::metrics::Metrics;
 use crate::offered::Offered;
-use crate::rate::Rates;
+use crate::rate::{OneEach, Rates};
 
 /// One collector's state.
 #[derive(Debug)]
@@ -52,6 +55,14 @@ pub struct App {
     /// It was told to stop.
     pub draining: AtomicBool,
     pub rates: Rates<HostId>,
+    /// Of requests with plays; a host's own share beside that of its batches.
+    pub play_rates: Rates<HostId>,
+    /// One of these at a time.
+    pub play_turns: OneEach<HostId>,
+    /// Of requests about backups.
+    pub backup_rates: Rates<HostId>,
+    /// For packs and snapshots that arrive.
+    pub backup_memory: Memory,
     /// Of operators' credentials.
     pub operator_rates: Rates<String>,
     pub metrics: Metrics,
@@ -67,6 +78,8 @@ pub struct App {
     pub verifying: Semaphore,
     /// Of documents that are posted and read.
     pub ingesting: Semaphore,
+    /// What in them tells hosts.
+    pub link_table: Arc<Table>,
     /// The policy in force; its job replaces it.
     pub policy: watch::Sender<Policy>,
     /// When no collector was alive, to judge silence by.
@@ -75,6 +88,8 @@ pub struct App {
     pub live: Arc<Live>,
     /// What filters of hosts offer.
     pub offered: Offered,
+    /// Plans that were held against what was applied.
+    pub compared: Compared,
 }
 
 impl App {
@@ -93,10 +108,14 @@ impl App {
         let lane = Lane::start(&pool, &clock, &config.patches);
         let shares = &config.ingest;
         let rates = Rates::new(shares.host_batches_per_second, shares.host_batches_burst);
+        let play_rates = Rates::new(shares.host_batches_per_second, shares.host_batches_burst);
+        let backup_rates = Rates::new(backup::PER_SECOND, backup::BURST);
+        let backup_memory = Memory::new(config.backups.pack_memory_bytes);
         let operators = &config.operators;
         let operator_rates = Rates::new(operators.requests_per_second, operators.requests_burst);
         let policy = watch::Sender::new(default_policy(&config, &ca.load()));
         let silence = Silence::new(&config.liveness);
+        let link_table = Arc::new(Table::with(&config.changes.links));
         let (id, started_at) = (CollectorId::at(clock.unix_millis()), clock.now());
         Arc::new(Self {
             id,
@@ -114,6 +133,10 @@ impl App {
             connects: Condition::default(),
             draining: AtomicBool::default(),
             rates,
+            play_rates,
+            play_turns: OneEach::default(),
+            backup_rates,
+            backup_memory,
             operator_rates,
             metrics: Metrics::default(),
             fixed_tokens: trust.fixed_tokens,
@@ -122,10 +145,12 @@ impl App {
             password_turns: Turns::default(),
             verifying: Semaphore::new(1),
             ingesting: Semaphore::new(ingest::AT_ONCE),
+            link_table,
             policy,
             silence,
             live: Arc::default(),
             offered: Offered::default(),
+            compared: Compared::default(),
         })
     }
 }

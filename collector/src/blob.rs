@@ -11,6 +11,7 @@ mod tests;
 
 use std::borrow::Cow;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use bytes::{Bytes, BytesMut};
@@ -50,6 +51,17 @@ pub enum BlobError {
         key: Key,
         size_bytes: u64,
         limit: usize,
+    },
+    #[error("{key} has no bytes {} to {}", range.start, range.end)]
+    Range { key: Key, range: Range<u64> },
+    #[error(
+        "{key} is there with {found:?} bytes, and not with the {size_bytes} that it is to have"
+    )]
+    NotWhole {
+        key: Key,
+        size_bytes: u64,
+        /// `None`: it is not there.
+        found: Option<u64>,
     },
 }
 
@@ -148,8 +160,39 @@ impl BlobStore {
     /// Stores an object that is at hand.
     pub async fn put_bytes(&self, key: &Key, bytes: Bytes) -> Result<Put, BlobError> {
         let size_bytes = bytes.len() as u64;
-        let body = stream::once(std::future::ready(Ok(bytes)));
-        self.put(key, size_bytes, Box::pin(body)).await
+        match self {
+            Self::Dir(dir) => {
+                let body = stream::once(std::future::ready(Ok(bytes)));
+                dir.put(key, size_bytes, Box::pin(body)).await
+            }
+            // Not gathered from a stream: that would have them in memory twice.
+            Self::S3(s3) => s3.put_bytes(key, bytes).await,
+        }
+    }
+
+    /// Stores an object whose name tells its content: when this answers, it is there with all its bytes, whoever stored it.
+    pub async fn put_whole(&self, key: &Key, bytes: Bytes) -> Result<Put, BlobError> {
+        let size_bytes = bytes.len() as u64;
+        let put = self.put_bytes(key, bytes).await?;
+        if put == Put::Existed {
+            let found = self.find_size(key).await?;
+            if found != Some(size_bytes) {
+                return Err(BlobError::NotWhole {
+                    key: key.clone(),
+                    size_bytes,
+                    found,
+                });
+            }
+        }
+        Ok(put)
+    }
+
+    /// How many bytes the object of this name has.
+    pub async fn find_size(&self, key: &Key) -> Result<Option<u64>, BlobError> {
+        match self {
+            Self::Dir(dir) => dir.find_size(key).await,
+            Self::S3(s3) => s3.find_size(key).await,
+        }
     }
 
     /// The object of this name.
@@ -157,6 +200,22 @@ impl BlobStore {
         match self {
             Self::Dir(dir) => dir.find(key).await,
             Self::S3(s3) => s3.find(key).await,
+        }
+    }
+
+    /// These bytes of the object of this name, all of them: a range that is empty or not within the object is an error.
+    pub async fn find_range(
+        &self,
+        key: &Key,
+        range: Range<u64>,
+    ) -> Result<Option<Blob>, BlobError> {
+        if range.is_empty() {
+            let key = key.clone();
+            return Err(BlobError::Range { key, range });
+        }
+        match self {
+            Self::Dir(dir) => dir.find_range(key, range).await,
+            Self::S3(s3) => s3.find_range(key, range).await,
         }
     }
 

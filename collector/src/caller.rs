@@ -21,6 +21,8 @@ pub struct Caller {
     /// `None`: only what the scopes allow.
     pub role: Option<Role>,
     pub scopes: Vec<Scope>,
+    /// Of a token whose runs are of one repository.
+    pub repository: Option<String>,
     pub address: IpAddr,
     /// Of a browser that is logged in.
     pub session: Option<Session>,

@@ -3,11 +3,14 @@
 //! Secrets stand in files that this names, or in the environment; never in here.
 
 pub mod advisories;
+mod backups;
 mod ca;
+mod changes;
 pub mod inventory;
 mod jobs;
 mod oidc;
 mod patches;
+mod retention;
 pub mod s3;
 mod telemetry;
 #[cfg(test)]
@@ -22,10 +25,13 @@ use documented::DocumentedFields;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use backups::Backups;
 pub use ca::CertificateAuthority;
+pub use changes::Changes;
 pub use jobs::{Interval, Jobs};
 pub use oidc::Oidc;
 pub use patches::{Patches, Within};
+pub use retention::Retention;
 pub use telemetry::Telemetry;
 
 use crate::secret::{Secret, SecretError, Source};
@@ -67,6 +73,10 @@ pub struct Config {
     pub patches: Patches,
     /// What publishers say of vulnerabilities in distributions' packages.
     pub advisories: advisories::Advisories,
+    /// What Terraform and Ansible did to hosts.
+    pub changes: Changes,
+    /// What hosts back up.
+    pub backups: Backups,
     /// Traces of the collector's own work, for OpenTelemetry.
     pub telemetry: Telemetry,
     /// What knows of hosts beside their agents.
@@ -207,18 +217,6 @@ pub struct Liveness {
     pub offline_after: Duration,
 }
 
-/// How long rows are kept.
-#[derive(Clone, Debug, Serialize, Deserialize, DocumentedFields)]
-#[serde(deny_unknown_fields, default)]
-pub struct Retention {
-    /// Raw heartbeats; whole days (UTC) go at once.
-    #[serde(with = "humantime_serde")]
-    pub heartbeats: Duration,
-    /// Their sums of 5 minutes.
-    #[serde(with = "humantime_serde")]
-    pub heartbeats_5m: Duration,
-}
-
 const DAY: Duration = Duration::from_secs(86_400);
 
 impl Default for Config {
@@ -240,6 +238,8 @@ impl Default for Config {
             jobs: Jobs::default(),
             patches: Patches::default(),
             advisories: advisories::Advisories::default(),
+            changes: Changes::default(),
+            backups: Backups::default(),
             telemetry: Telemetry::default(),
             inventory: inventory::Inventory::default(),
             probes: inventory::Probes::default(),
@@ -330,15 +330,6 @@ impl Default for Liveness {
     }
 }
 
-impl Default for Retention {
-    fn default() -> Self {
-        Self {
-            heartbeats: 2 * DAY,
-            heartbeats_5m: 90 * DAY,
-        }
-    }
-}
-
 impl Operators {
     /// Whether browsers talk TLS, to this process or to a proxy before it.
     pub fn is_https(&self) -> bool {
@@ -424,6 +415,8 @@ impl Config {
         self.s3.check()?;
         self.inventory.check(&self.probes)?;
         self.advisories.check()?;
+        self.changes.check()?;
+        self.backups.check()?;
         let url = self
             .operators
             .url

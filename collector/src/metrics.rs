@@ -63,6 +63,22 @@ struct StatusLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct DocumentLabels {
+    tool: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct LinkLabels {
+    state: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct HostLabels {
     host_id: String,
     host: String,
@@ -87,6 +103,12 @@ pub struct Metrics {
     job_failures: Family<JobLabels, Counter>,
     audit_unsealed: Gauge,
     audit_checkpoint_age: Gauge,
+    change_documents: Family<DocumentLabels, Counter>,
+    change_bytes: Family<DocumentLabels, Counter>,
+    change_redactions: Counter,
+    change_links: Family<LinkLabels, Gauge>,
+    backup_packs: Family<OutcomeLabels, Counter>,
+    backup_pack_bytes: Family<OutcomeLabels, Counter>,
     hosts: Family<StatusLabels, Gauge>,
     host_status: Family<HostLabels, Gauge>,
 }
@@ -102,10 +124,27 @@ impl Default for Metrics {
             job_failures: Family::default(),
             audit_unsealed: Gauge::default(),
             audit_checkpoint_age: Gauge::default(),
+            change_documents: Family::default(),
+            change_bytes: Family::default(),
+            change_redactions: Counter::default(),
+            change_links: Family::default(),
+            backup_packs: Family::default(),
+            backup_pack_bytes: Family::default(),
             hosts: Family::default(),
             host_status: Family::default(),
         };
         metrics.register();
+        // What never happened is 0, and not missing.
+        for tool in ["terraform", "ansible"] {
+            for outcome in ["stored", "known", "refused", "failed"] {
+                let labels = DocumentLabels { tool, outcome };
+                drop(metrics.change_documents.get_or_create(&labels));
+                drop(metrics.change_bytes.get_or_create(&labels));
+            }
+        }
+        for outcome in ["stored", "known", "refused", "failed"] {
+            metrics.backup_pack(outcome, None);
+        }
         metrics
     }
 }
@@ -138,6 +177,36 @@ impl Metrics {
             "audit_checkpoint_age_seconds",
             "Since the end of the audit log was signed; 0 where it never was. It grows while nothing happens, too",
             self.audit_checkpoint_age.clone(),
+        );
+        registry.register(
+            "change_documents",
+            "Plans, states, applies and batches of plays' records that were posted",
+            self.change_documents.clone(),
+        );
+        registry.register(
+            "change_document_bytes",
+            "Of these, unpacked",
+            self.change_bytes.clone(),
+        );
+        registry.register(
+            "change_redactions",
+            "Places in documents where something secret was taken out",
+            self.change_redactions.clone(),
+        );
+        registry.register(
+            "change_links",
+            "Links of runs to hosts by state",
+            self.change_links.clone(),
+        );
+        registry.register(
+            "backup_packs",
+            "Packs of backups that hosts sent",
+            self.backup_packs.clone(),
+        );
+        registry.register(
+            "backup_pack_bytes",
+            "Of these",
+            self.backup_pack_bytes.clone(),
         );
         registry.register("hosts", "Hosts by status", self.hosts.clone());
         registry.register(
@@ -186,6 +255,44 @@ impl Metrics {
         let failures = self.job_failures.get_or_create(&JobLabels { job });
         if outcome != "ok" {
             failures.inc();
+        }
+    }
+
+    /// A document of a tool was posted: `stored`, `known` already, `refused`, or `failed` here.
+    pub fn change_document(
+        &self,
+        tool: &'static str,
+        outcome: &'static str,
+        bytes: usize,
+        redactions: i64,
+    ) {
+        let labels = DocumentLabels { tool, outcome };
+        self.change_documents.get_or_create(&labels).inc();
+        let sum = self.change_bytes.get_or_create(&labels);
+        sum.inc_by(bytes as u64);
+        self.change_redactions
+            .inc_by(u64::try_from(redactions).unwrap_or_default());
+    }
+
+    /// A host sent a pack of so many bytes: `stored`, `known` already, `refused`, or `failed` here. None: none did yet.
+    pub fn backup_pack(&self, outcome: &'static str, bytes: Option<usize>) {
+        let labels = OutcomeLabels { outcome };
+        let (packs, sum) = (
+            self.backup_packs.get_or_create(&labels),
+            self.backup_pack_bytes.get_or_create(&labels),
+        );
+        if let Some(bytes) = bytes {
+            packs.inc();
+            sum.inc_by(bytes as u64);
+        }
+    }
+
+    /// How links stand.
+    pub fn change_links(&self, by_state: Vec<(String, i64)>) {
+        self.change_links.clear();
+        for (state, count) in by_state {
+            let labels = LinkLabels { state };
+            self.change_links.get_or_create(&labels).set(count);
         }
     }
 

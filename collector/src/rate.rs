@@ -1,6 +1,6 @@
 //! Token buckets, one for each host or credential, so that a flood of one is that one's alone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -60,9 +60,55 @@ impl<K: Eq + Hash> Rates<K> {
     }
 }
 
+/// At most one thing at a time of each.
+#[derive(Debug)]
+pub struct OneEach<K>(Mutex<HashSet<K>>);
+
+impl<K> Default for OneEach<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+/// A turn; over when it is dropped.
+#[derive(Debug)]
+pub struct Turn<'a, K: Eq + Hash + Copy> {
+    all: &'a OneEach<K>,
+    key: K,
+}
+
+impl<K: Eq + Hash + Copy> OneEach<K> {
+    /// The turn of `key`, or none where it has one already.
+    pub fn begin(&self, key: K) -> Option<Turn<'_, K>> {
+        let mut under_way = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Made only where it is one: a turn that is dropped is over.
+        if under_way.insert(key) {
+            Some(Turn { all: self, key })
+        } else {
+            None
+        }
+    }
+}
+
+impl<K: Eq + Hash + Copy> Drop for Turn<'_, K> {
+    fn drop(&mut self) {
+        let mut under_way = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way.remove(&self.key);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_turn_is_over_when_it_is_dropped() {
+        let turns = OneEach::default();
+        let turn = turns.begin("a");
+        assert!(turn.is_some() && turns.begin("a").is_none() && turns.begin("b").is_some());
+        drop(turn);
+        assert!(turns.begin("a").is_some());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_is_let_through_then_the_rate_and_only_for_that_one() {

@@ -2,6 +2,8 @@
 //!
 //! A route that is not in here does not exist; tests walk the same table.
 
+mod hosts;
+
 use std::sync::{Arc, LazyLock};
 
 use axum::Router;
@@ -184,12 +186,13 @@ fn operation(item: PathItem) -> Option<(Method, Operation)> {
 static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
     let mut table = pages();
     table.extend(fleet_pages());
-    table.extend(host_page());
+    table.extend(hosts::page());
     table.extend(settings());
     table.extend(administered());
-    table.extend(hosts());
+    table.extend(hosts::api());
     table.extend(patches());
     table.extend(changes());
+    table.extend(backups());
     table.extend(administration());
     table
 });
@@ -207,16 +210,72 @@ const ADMIN: Access = Access::Role(Role::Admin);
 
 /// What changed the fleet, and who brings it.
 fn changes() -> Vec<Route> {
+    use Method as M;
     use api::{changes, ingest};
+    use web::changes::{act, list, page};
+    let form = |path, handler| Route::page(OPERATOR, M::POST, path, handler);
+    let delete = "/changes/{id}/delete";
     vec![
+        Route::page(VIEWER, M::GET, "/changes", get(list)),
+        Route::page(OPERATOR, M::GET, "/changes/new", get(act::new)),
+        form("/changes", post(act::create)),
+        Route::page(VIEWER, M::GET, "/changes/{id}", get(page::page)),
+        form("/changes/{id}/edit", post(act::change)),
+        form("/changes/{id}/note", post(act::note)),
+        form("/changes/{id}/hosts", post(act::change_hosts)),
+        Route::page(ADMIN, M::POST, delete, post(act::delete)).step_up(),
         api(OPERATOR, routes!(ingest::terraform::take)).or_scope(Scope::Ingest),
         api(OPERATOR, routes!(ingest::ansible::take)).or_scope(Scope::Ingest),
         api(VIEWER, routes!(changes::list)),
+        api(OPERATOR, routes!(changes::edit::create)),
         api(VIEWER, routes!(changes::get)),
-        api(VIEWER, routes!(changes::resources)),
-        api(VIEWER, routes!(changes::artifact)),
-        api(VIEWER, routes!(changes::tasks)),
-        api(VIEWER, routes!(changes::results)),
+        api(OPERATOR, routes!(changes::edit::update)),
+        api(ADMIN, routes!(changes::edit::delete)).step_up(),
+        api(VIEWER, routes!(changes::hosts::list)),
+        api(VIEWER, routes!(changes::hosts::links)),
+        api(VIEWER, routes!(changes::hosts::related)),
+        api(VIEWER, routes!(changes::runs::resources)),
+        api(VIEWER, routes!(changes::runs::drift)),
+        api(VIEWER, routes!(changes::runs::artifact)),
+        api(VIEWER, routes!(changes::runs::hosts)),
+        api(VIEWER, routes!(changes::runs::tasks)),
+        api(VIEWER, routes!(changes::runs::results)),
+    ]
+}
+
+/// What is protected, and what there is to restore.
+fn backups() -> Vec<Route> {
+    use api::volumes::{self, edit, grants, runs, snapshots};
+    use web::backups::{self, act, volume};
+    let started = |route: Route| route.or_scope(Scope::Backup);
+    let form = |access, path, handler| Route::page(access, Method::POST, path, handler);
+    let delete = "/volumes/{id}/delete";
+    vec![
+        Route::page(VIEWER, Method::GET, "/backups", get(backups::list)),
+        form(OPERATOR, "/backups/run", post(act::run_all)),
+        Route::page(LEAD, Method::GET, "/volumes/new", get(act::new)),
+        form(LEAD, "/volumes", post(act::create)),
+        Route::page(VIEWER, Method::GET, "/volumes/{id}", get(volume::page)),
+        form(LEAD, "/volumes/{id}/edit", post(act::change)),
+        form(OPERATOR, "/volumes/{id}/run", post(act::run)),
+        form(OPERATOR, "/volumes/{id}/order", post(act::order)),
+        form(LEAD, "/volumes/{id}/hold", post(act::hold)),
+        form(ADMIN, delete, post(act::delete)).step_up(),
+        api(VIEWER, routes!(volumes::list)),
+        api(LEAD, routes!(edit::create)),
+        api(VIEWER, routes!(volumes::get)),
+        api(LEAD, routes!(edit::update)),
+        api(ADMIN, routes!(edit::delete)).step_up(),
+        api(VIEWER, routes!(snapshots::list)),
+        api(LEAD, routes!(snapshots::hold)),
+        api(LEAD, routes!(snapshots::release)),
+        api(VIEWER, routes!(grants::list)),
+        api(LEAD, routes!(grants::create)).step_up(),
+        api(LEAD, routes!(grants::delete)),
+        api(VIEWER, routes!(runs::list)),
+        started(api(OPERATOR, routes!(runs::create))),
+        api(VIEWER, routes!(runs::get)),
+        started(api(OPERATOR, routes!(runs::order))),
     ]
 }
 
@@ -278,27 +337,6 @@ fn fleet_pages() -> Vec<Route> {
     ]
 }
 
-/// A host's page, and its buttons.
-fn host_page() -> Vec<Route> {
-    use Method as M;
-    use web::host::{self, act, facts};
-    let button = |access, path: &str, handler| Route::page(access, M::POST, path, handler);
-    vec![
-        Route::page(VIEWER, M::GET, "/hosts/{id}", get(host::page)),
-        Route::page(VIEWER, M::GET, "/hosts/{id}/state", get(host::state)),
-        Route::page(VIEWER, M::GET, "/hosts/{id}/facts", get(facts::page)),
-        button(OPERATOR, "/hosts/{id}/refresh", post(act::refresh)),
-        button(OPERATOR, "/hosts/{id}/renew", post(act::renew)),
-        button(OPERATOR, "/hosts/{id}/edit", post(act::edit)),
-        button(OPERATOR, "/hosts/{id}/tasks", post(act::task)),
-        button(LEAD, "/hosts/{id}/retire", post(act::retire)),
-        button(LEAD, "/hosts/{id}/unretire", post(act::unretire)),
-        button(LEAD, "/hosts/{id}/merge", post(act::merge)),
-        button(ADMIN, "/hosts/{id}/revoke", post(act::revoke)).step_up(),
-        button(ADMIN, "/hosts/{id}/delete", post(act::delete)).step_up(),
-    ]
-}
-
 /// What everybody sees of the settings, what was done, and what is found by a word.
 fn settings() -> Vec<Route> {
     use Method as M;
@@ -353,47 +391,6 @@ fn administered() -> Vec<Route> {
         form(approve, post(enrollment::approve)),
         form(delete, post(enrollment::delete)),
         form(revoke, post(certificates::revoke)).step_up(),
-    ]
-}
-
-fn hosts() -> Vec<Route> {
-    use api::{commands, conflicts, hosts, inventory, overview, tasks, views};
-    vec![
-        api(VIEWER, routes!(hosts::list::list)),
-        api(OPERATOR, routes!(hosts::edit::create)),
-        api(OPERATOR, routes!(hosts::bulk::bulk)),
-        api(VIEWER, routes!(hosts::get)),
-        api(OPERATOR, routes!(hosts::edit::update)),
-        api(ADMIN, routes!(hosts::retire::delete)).step_up(),
-        api(LEAD, routes!(hosts::retire::retire)),
-        api(LEAD, routes!(hosts::retire::unretire)),
-        api(LEAD, routes!(hosts::retire::merge)),
-        api(VIEWER, routes!(hosts::reported::heartbeats)),
-        api(VIEWER, routes!(hosts::reported::facts)),
-        api(VIEWER, routes!(hosts::reported::events)),
-        api(VIEWER, routes!(hosts::reported::gaps)),
-        api(VIEWER, routes!(hosts::facts::history)),
-        api(VIEWER, routes!(hosts::metrics::metrics)),
-        api(VIEWER, routes!(hosts::timeline::timeline)),
-        api(ADMIN, routes!(hosts::reported::revoke)).step_up(),
-        api(VIEWER, routes!(commands::list)),
-        api(OPERATOR, routes!(commands::create)),
-        api(VIEWER, routes!(conflicts::list)),
-        api(OPERATOR, routes!(conflicts::split)),
-        api(OPERATOR, routes!(conflicts::drop_clone)),
-        api(VIEWER, routes!(inventory::probes)),
-        api(OPERATOR, routes!(inventory::sync)),
-        api(VIEWER, routes!(inventory::sources)),
-        api(VIEWER, routes!(inventory::expected)),
-        api(VIEWER, routes!(tasks::list)),
-        api(OPERATOR, routes!(tasks::create)),
-        api(VIEWER, routes!(tasks::get)),
-        api(OPERATOR, routes!(tasks::update)),
-        api(ADMIN, routes!(tasks::delete)).step_up(),
-        api(VIEWER, routes!(overview::get)),
-        api(VIEWER, routes!(views::list)),
-        api(VIEWER, routes!(views::create)),
-        api(VIEWER, routes!(views::delete)),
     ]
 }
 

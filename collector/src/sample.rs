@@ -2,10 +2,11 @@
 //!
 //! Everything is made of a host's number (`sample/member.rs`), through the same statements that store what agents
 //! report, so it is the same fleet every time, told relative to the instant of its loading. What belongs to it is
-//! what `sample_hosts` lists, which nothing else writes; its certificates authenticate nobody. An empty database
+//! what `sample_hosts` lists, which nothing else writes, and changes of the ids in `sample/changes.rs`; its certificates authenticate nobody. An empty database
 //! only, for sample hosts between real ones would be mistaken for real. `jobs/sample.rs` keeps it alive.
 
 pub(crate) mod beat;
+mod changes;
 mod facts;
 mod load;
 pub(crate) mod member;
@@ -86,6 +87,8 @@ pub enum SampleError {
     Busy,
     #[error("what is installed on them: {0:#}")]
     Software(anyhow::Error),
+    #[error("what was done to them: {0:#}")]
+    Changes(anyhow::Error),
     #[error("the database: {0}")]
     Database(#[from] sqlx::Error),
 }
@@ -116,6 +119,8 @@ pub async fn load(
             stored.map_err(SampleError::Software)?;
         }
     }
+    let stored = changes::store(&mut transaction, fleet.hosts, cutoffs.now).await;
+    stored.map_err(SampleError::Changes)?;
     let change = Change::new("sample.load", "fleet", "sample").after(json!({"hosts": fleet.hosts}));
     audit::record(&mut transaction, actor, change, cutoffs.now).await?;
     transaction.commit().await?;
@@ -133,6 +138,7 @@ pub async fn remove(pool: &PgPool, now: OffsetDateTime, actor: &Actor) -> Result
     if hosts.is_empty() {
         return Ok(0);
     }
+    changes::delete(&mut transaction).await?;
     for some in hosts.chunks(CHUNK) {
         sample_hosts::delete_rows(&mut transaction, some).await?;
     }

@@ -3,8 +3,12 @@
 //! Each source is read by one bounded statement ([`crate::store::timeline`]) and what they tell is merged here. The
 //! API and the Host page show it.
 
+pub mod attribution;
+mod changes;
 pub mod diff;
 mod packages;
+pub mod rank;
+pub mod what_changed;
 pub mod words;
 
 use std::cmp::Ordering;
@@ -16,6 +20,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use time::serde::rfc3339;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use crate::store::timeline::sources::{self, ALL};
 use crate::store::timeline::{self as store, Ask, Source, Whats};
@@ -24,9 +29,10 @@ use crate::store::timeline::{self as store, Ask, Source, Whats};
 pub const MOST: usize = 50;
 
 /// What kinds of things happen, with what they are called.
-pub const KINDS: [(&str, &str); 11] = [
+pub const KINDS: [(&str, &str); 12] = [
     ("state", "Online, offline"),
     ("event", "Events"),
+    ("change", "Changes"),
     ("package", "Packages"),
     ("gap", "Lost records"),
     ("downtime", "Collector down"),
@@ -57,7 +63,7 @@ const EVENTS: [(&str, &str); 9] = [
 pub struct Item {
     /// With `at` its place in the order.
     pub id: String,
-    /// `state | event | package | gap | downtime | fact | command | task | certificate | conflict | audit`.
+    /// `state | event | change | package | gap | downtime | fact | command | task | certificate | conflict | audit`.
     pub kind: &'static str,
     /// When it happened, as far as can be told; a gap's: when it was told of.
     #[serde(with = "rfc3339")]
@@ -76,13 +82,24 @@ pub struct Item {
     pub by: Option<String>,
     /// `good | warn | bad | neutral`.
     pub tone: &'static str,
-    /// The event's kind, the fact's key, the command's action.
+    /// The event's kind, the fact's key, the command's action; of a change, the tool and what it did: `terraform plan`,
+    /// `terraform apply`, `terraform state`, `ansible play`, or `manual`.
     pub what: String,
     /// As it was reported; null where there is nothing more, or it has over 16 KiB.
     #[schema(value_type = Option<Object>)]
     pub body: Option<Value>,
     /// The body was left out for its size.
     pub is_cut: bool,
+    /// The change that it is, or that a change of packages or facts happened during.
+    pub change_id: Option<Uuid>,
+    /// The change's run; null where somebody wrote the change down.
+    pub run_id: Option<Uuid>,
+    pub change_title: Option<String>,
+    /// Of a change, how its run ended: `planned | running | succeeded | failed | interrupted | unknown`.
+    pub outcome: Option<String>,
+    /// Packages or facts changed, and nothing is known that explains it: no apply, no play and nothing that somebody wrote
+    /// down touched the host from 15 minutes before to 5 minutes after, and no tool of the host's own says that it did it.
+    pub unattributed: bool,
 }
 
 /// A place in the order, and which way from there.
@@ -132,8 +149,19 @@ pub fn called(kind: &str) -> &'static str {
     found.map_or("Other", |(_, called)| called)
 }
 
-/// A host's items.
+/// A host's items, and whose doing they were.
 pub async fn read(
+    connection: &mut PgConnection,
+    host: HostId,
+    asked: &Asked,
+    now: OffsetDateTime,
+) -> sqlx::Result<Timeline> {
+    let mut found = page(connection, host, asked, now).await?;
+    attribution::attribute(connection, host, &mut found.items).await?;
+    Ok(found)
+}
+
+async fn page(
     connection: &mut PgConnection,
     host: HostId,
     asked: &Asked,

@@ -101,7 +101,14 @@ class Rules(unittest.TestCase):
         if not source.exists():
             self.skipTest("the collector's source is not here")
         text = source.read_text()
-        for name in ("SECRET_NAMES", "PLAIN_ENDS", "SECRET_TYPES", "PLAIN_OF_SECRET_TYPES"):
+        for name in (
+            "SECRET_NAMES",
+            "PLAIN_ENDS",
+            "SECRET_TYPES",
+            "PLAIN_OF_SECRET_TYPES",
+            "COMMON_WORDS",
+            "REFERENCES",
+        ):
             block = text.split("const %s:" % name)[1].split("= [")[1].split("];")[0]
             self.assertEqual(sorted(json.loads("[%s]" % block.strip().rstrip(","))), sorted(getattr(program, name)))
 
@@ -273,6 +280,26 @@ class Rules(unittest.TestCase):
         self.assertNotIn("sesame", document.body)
         self.assertEqual(found["resource_changes"][0]["change"]["after"], {"x": CHANGED, "y": SAME})
         self.assertTrue(document.warnings)
+
+    def test_what_could_be_anything_is_no_mark_of_a_host(self):
+        for shape, taken, left in (
+            (
+                "id",
+                ("i-0123412341234abcd", "389012345", "fr-par-1/c3a1e2f4-0b1d-4e5a-9a8b-112233445566"),
+                ("i-hunter2hunter2", "12345", CANARY, "x/c3a1e2f4-0b1d-4e5a-9a8b-112233445566", "ab" * 16, "389012345\n"),
+            ),
+            ("mac", ("52:54:00:ab:cd:ef", "52-54-00-AB-CD-EF"), ("52:54:00:ab:cd:eg", "525400abcdef")),
+            (
+                "address",
+                ("192.0.2.1", "2001:db8::1", "192.0.2.1/24"),
+                ("fe80::1%" + CANARY, "192.0.2.1/" + CANARY, "999.1.1.1", "::1", "\u0661\u0669\u0662.0.2.1"),
+            ),
+            ("host", ("web-1.example.net",), ("see the wiki", ".x", "web_1")),
+        ):
+            for text in taken:
+                self.assertTrue(program.has_shape(shape, text), text)
+            for text in left:
+                self.assertFalse(program.has_shape(shape, text), text)
 
     def test_what_is_masked_and_code_are_left_as_they_should_be(self):
         sides = kept({"a": SAME, "password": CHANGED}, {"a": SAME, "password": CHANGED})
@@ -796,6 +823,13 @@ class Sending(unittest.TestCase):
         self.assertEqual(json.loads(out)["resource_changes"][0]["change"]["after"], {"a": CHANGED})
         with open(os.path.join(self.folder.name, "o"), encoding="utf-8") as file:
             self.assertEqual(file.read(), out)
+
+    def test_the_file_and_the_options_come_in_any_order(self):
+        for words in (("plan", "--dry-run", self.file), ("--dry-run", "plan", self.file), (self.file, "--dry-run")):
+            code, out, err = self.run_it(None, *words)
+            self.assertEqual(code, 0, err)
+            self.assertEqual(json.loads(out)["resource_changes"][0]["change"]["after"], {"a": CHANGED})
+        self.assertEqual(self.run_it(None, "plan", "--dry-run", self.file, self.file)[0], 64)
 
     def test_an_apply_of_which_only_the_exit_code_is_known_is_sent(self):
         with Receiver() as receiver:

@@ -97,6 +97,18 @@ CASES = (
         {"move": 2},
     ),
     (
+        # All that the built-in provider has of drift: an entry that counts nowhere.
+        "moved, seen by a refresh alone",
+        'resource "terraform_data" "a" { input = var.s }',
+        """resource "terraform_data" "c" { input = var.s }
+        moved {
+          from = terraform_data.a
+          to   = terraform_data.c
+        }""",
+        ("-refresh-only",),
+        {"drift entries": 1},
+    ),
+    (
         "removed without being destroyed",
         'resource "terraform_data" "a" { input = var.s }',
         "removed {\nfrom = terraform_data.a\nlifecycle { destroy = false }\n}",
@@ -197,6 +209,9 @@ class Real(unittest.TestCase):
         self.assertIn("/changes/" + CHANGE, told)
         for count in ("import", "move", "forget", "read", "drift"):
             self.assertEqual(document.counts[count], more.get(count, 0), "%s: %s" % (name, count))
+        drifted = json.loads(sent).get("resource_drift", [])
+        self.assertEqual(len(drifted), more.get("drift entries", 0), name)
+        self.assertTrue(all("previous_address" in one for one in drifted), name)
         # Who redacts it again finds nothing.
         self.assertEqual((document.body, document.redactions), (sent, 0), name)
 

@@ -8,7 +8,7 @@ trap 'rm -rf "$collections"' EXIT
 PATH=$PWD/target/ansible/bin:$PATH
 export ANSIBLE_COLLECTIONS_PATH=$collections ANSIBLE_HOME=$collections/home
 ansible-galaxy collection install --force ansible -p "$collections" >/dev/null
-black --quiet --check --line-length 120 --target-version py39 ansible testkit/bench/ansible
+black --check --line-length 120 --target-version py39 ansible testkit/bench/ansible
 for kind in callback inventory; do
     ansible-doc --type "$kind" infratrack.infratrack.infratrack >/dev/null
 done

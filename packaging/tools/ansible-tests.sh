@@ -17,6 +17,9 @@ full) packaging/tools/install.sh plays-all ;;
     ;;
 esac
 
+# A run of `make test` has built it.
+[ -x target/debug/infratrack-collector ] || cargo build --locked --bin infratrack-collector
+
 export INFRATRACK_TESTS=$length PYTHONDONTWRITEBYTECODE=1
 folders=()
 for folder in $(printf '%s\n' target/ansible-2.* target/ansible-newest | sort -V); do
@@ -54,7 +57,7 @@ if [ "$length" = smoke ]; then
     one=$!
     failed=0
     tests "${folders[0]}" "${oldest[@]}" || failed=1
-    tests "$newest" test_units test_forwarder test_inventory || failed=1
+    tests "$newest" test_units test_forwarder test_inventory test_collector || failed=1
     wait "$one" || failed=1
     exit $failed
 fi
@@ -68,7 +71,7 @@ for folder in "${folders[@]}"; do
         wait "${under_way[0]}" || failed=1
         under_way=("${under_way[@]:1}")
     fi
-    tests "$folder" test_plays test_faults test_inventory &
+    tests "$folder" test_plays test_faults test_inventory test_collector &
     under_way+=($!)
 done
 for process in "${under_way[@]}"; do

@@ -110,6 +110,21 @@ pub fn check(bytes: &[u8], limits: &Limits) -> Result<usize, DecodeError> {
             limit: limits.bytes,
         });
     }
+    let walk = walk(bytes, limits)?;
+    match bytes.len() - walk.at {
+        0 => Ok(walk.items),
+        extra => Err(DecodeError::Trailing { at: walk.at, extra }),
+    }
+}
+
+/// The length of the document that `bytes` begin with, which must hold to `limits`; others may follow it.
+pub fn first_document(bytes: &[u8], limits: &Limits) -> Result<usize, DecodeError> {
+    let within = bytes.get(..limits.bytes).unwrap_or(bytes);
+    walk(within, limits).map(|walk| walk.at)
+}
+
+/// To the end of the first document.
+fn walk<'a>(bytes: &'a [u8], limits: &'a Limits) -> Result<Walk<'a>, DecodeError> {
     let mut walk = Walk {
         bytes,
         at: 0,
@@ -136,10 +151,7 @@ pub fn check(bytes: &[u8], limits: &Limits) -> Result<usize, DecodeError> {
             open.push(children);
         }
     }
-    match bytes.len() - walk.at {
-        0 => Ok(walk.items),
-        extra => Err(DecodeError::Trailing { at: walk.at, extra }),
-    }
+    Ok(walk)
 }
 
 struct Walk<'a> {

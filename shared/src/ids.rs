@@ -81,3 +81,15 @@ id! {
     /// One run of a tool that changes hosts.
     RunId
 }
+id! {
+    /// Something of a host that is to be backed up.
+    VolumeId
+}
+id! {
+    /// What a volume was at one time.
+    SnapshotId
+}
+id! {
+    /// One attempt to make a snapshot of a volume.
+    BackupRunId
+}

@@ -32,6 +32,22 @@ pub const NAME_BYTES: usize = 128;
 pub const HEARTBEAT_FILESYSTEMS: usize = 256;
 /// An enrollment, renewal or return request, in bytes.
 pub const ENROLL_BYTES: usize = 8 * 1024;
+/// A request with records of plays, before and after decompression, in bytes.
+pub const PLAYS_BYTES: usize = 512 * 1024;
+/// Records of plays in one request.
+pub const PLAYS_RECORDS: usize = 500;
+/// A request about backups that is a document, in bytes.
+pub const BACKUP_BYTES: usize = 128 * 1024;
+/// Ids in one question what is missing.
+pub const BACKUP_MISSING_IDS: usize = 2_000;
+/// Ids in one question where chunks are.
+pub const BACKUP_PLACES: usize = 2_000;
+/// Snapshots in one answer.
+pub const BACKUP_SNAPSHOTS: usize = 500;
+/// Volumes of one host.
+pub const BACKUP_VOLUMES: usize = 200;
+/// Errors that a run tells the collector of.
+pub const BACKUP_ERRORS: usize = 100;
 /// One frame of an answer, in bytes.
 pub const FRAME_BYTES: usize = 1024 * 1024;
 /// The longest an answer is held for commands, in milliseconds.

@@ -4,6 +4,8 @@
 //! `INFRATRACK_RECORD=1 cargo test -p infratrack-shared --test wire` writes what is missing for this
 //! release and never overwrites: recorded bytes are never edited, a release gets a directory of its own.
 
+#[path = "wire/backups.rs"]
+mod backups;
 #[path = "wire/described.rs"]
 mod described;
 #[path = "wire/documents.rs"]
@@ -73,7 +75,7 @@ fn map<const N: usize>(entries: [(&str, Value); N]) -> Value {
 /// The same document from a newer release: each map of a known shape has more fields, before and after.
 fn from_a_newer_release(value: Value) -> Value {
     // Raw to this build, so that nothing in them is "unknown".
-    const RAW: [&str; 2] = ["body", "volumes"];
+    const RAW: [&str; 1] = ["body"];
     match value {
         Value::Array(values) => values.into_iter().map(from_a_newer_release).collect(),
         Value::Map(entries) => {
@@ -131,6 +133,9 @@ fn recorded_documents_decode_to_what_was_sent() {
     check("problem", &documents::problem());
     check("packages-part", &documents::packages_part());
     check("updates-part", &documents::updates_part());
+    check("plays", &documents::plays());
+    check("plays-taken", &documents::plays_taken());
+    check("plays-rejected", &documents::plays_rejected());
     for (name, frame) in documents::frames() {
         check(&format!("frame-{name}"), &frame);
     }
@@ -189,12 +194,16 @@ fn every_recorded_file_is_checked() {
         "challenge-response",
         "return-request",
         "packages-part",
+        "plays",
+        "plays-taken",
+        "plays-rejected",
         "problem",
         "updates-part",
         "frames",
     ]
     .map(str::to_owned)
     .into();
+    checked.extend(backups::NAMES.map(str::to_owned));
     checked.extend(Event::KINDS.iter().map(|kind| format!("event-{kind}")));
     checked.extend(
         documents::frames()

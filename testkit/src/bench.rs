@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod changes;
 pub mod connection;
 pub mod cpu;
 pub mod document;
@@ -13,6 +14,7 @@ pub mod ingest;
 pub mod loader;
 pub mod machine;
 pub mod members;
+pub mod memory;
 pub mod packages;
 pub mod report;
 pub mod rounds;

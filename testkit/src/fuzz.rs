@@ -5,6 +5,9 @@
 //! `inventory/documents/` and `advisories/documents/`, and the agent's `packages/` and `restart/` alone, because `fuzz/`
 //! takes these files in by their paths.
 
+#[path = "fuzz/backup.rs"]
+mod backup;
+
 use infratrack_shared::codec::{self, DecodeError, Limits};
 use infratrack_shared::compress;
 use infratrack_shared::limits;
@@ -16,10 +19,12 @@ use infratrack_shared::wire::enroll::{
 };
 use infratrack_shared::wire::event::Event;
 use infratrack_shared::wire::frame::FrameReader;
+use infratrack_shared::wire::plays::{Plays, PlaysTaken};
 use infratrack_shared::wire::problem::Problem;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use self::backup::{backup_pack, backup_snapshot, backup_tree};
 use super::advisories::{self, Format, Refused, Sink, State};
 use super::documents::{self, Entry, Kind};
 use super::packages::dpkg::Database;
@@ -38,6 +43,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("advisories_osv", advisories_osv),
     ("advisories_oval", advisories_oval),
     ("advisories_tracker", advisories_tracker),
+    ("backup_pack", backup_pack),
+    ("backup_snapshot", backup_snapshot),
+    ("backup_tree", backup_tree),
     ("batch", batch),
     ("enroll_request", enroll_request),
     ("frames", frames),
@@ -52,6 +60,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("packages_log_yum", packages_log_yum),
     ("packages_log_zypp", packages_log_zypp),
     ("packages_rpm", packages_rpm),
+    ("plays", plays),
     ("problem", problem),
     ("renew_request", renew_request),
     ("restart_maps", restart_maps),
@@ -135,6 +144,12 @@ pub fn return_request(bytes: &[u8]) {
     let limits = Limits::bytes(limits::ENROLL_BYTES);
     document::<ChallengeRequest>(bytes, &limits);
     document::<ReturnRequest>(bytes, &limits);
+}
+
+/// Records of plays, and the answer to them.
+pub fn plays(bytes: &[u8]) {
+    document::<Plays>(bytes, &Limits::bytes(limits::PLAYS_BYTES));
+    document::<PlaysTaken>(bytes, &Limits::bytes(limits::FRAME_BYTES));
 }
 
 /// apk's database.

@@ -104,6 +104,8 @@ pub fn collector_example() -> anyhow::Result<String> {
             "advisories",
             settings::<collector::advisories::Advisories>()?,
         ),
+        ("changes", settings::<collector::Changes>()?),
+        ("backups", settings::<collector::Backups>()?),
         ("telemetry", settings::<collector::Telemetry>()?),
         ("inventory", settings::<collector::inventory::Inventory>()?),
         ("probes", settings::<collector::inventory::Probes>()?),

@@ -1,5 +1,7 @@
 //! The subcommands, one file each.
 
+pub(crate) mod backup;
+pub(crate) mod backup_restore;
 pub(crate) mod config;
 pub(crate) mod enroll;
 pub(crate) mod facts;

@@ -6,6 +6,7 @@ use infratrack_shared::wire::answer::{Action, Command};
 use infratrack_shared::wire::event::{CommandOutcome, CommandResult};
 use serde::{Deserialize, Serialize};
 
+use crate::daemon::backups::Backups;
 use crate::daemon::facts::Facts;
 use crate::daemon::link::Link;
 use crate::daemon::renewal::Renewing;
@@ -105,8 +106,7 @@ impl Commands {
 /// Carries a command out.
 pub(super) async fn execute(
     command: &Command,
-    facts: &mut Facts,
-    link: &mut Link,
+    (facts, link, backups): (&mut Facts, &mut Link, &Backups),
     spool: &Spool,
 ) -> CommandResult {
     let done = match command.action {
@@ -121,7 +121,12 @@ pub(super) async fn execute(
             let renewed = link.renew(renewing).await;
             renewed.map_err(|error| format!("{error:#}"))
         }
-        Action::RunBackup | Action::RunDrill | Action::Verify | Action::Unsupported => {
+        Action::RefreshVolumes => backups.refresh().await,
+        Action::RunBackup => {
+            let volume = command.target.as_deref().unwrap_or_default();
+            backups.run(volume).await
+        }
+        Action::RunDrill | Action::Verify | Action::Unsupported => {
             return result(command.id, CommandOutcome::Unsupported, None);
         }
     };

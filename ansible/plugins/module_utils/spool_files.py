@@ -53,6 +53,8 @@ class Folder:
     def __init__(self, path):
         self.path = path
         self.own = os.path.join(path, "forwarder-%d" % os.geteuid())
+        # In a group's folder the agent ships what several users write: one lock for all of them.
+        self.shared = bool(os.stat(path).st_mode & stat.S_ISGID)
 
     def runs(self):
         """Names of the runs that are here, the oldest first."""
@@ -69,7 +71,12 @@ class Folder:
 
     def take(self):
         """The lock of the one who ships from here, or None."""
-        fd = os.open(self.own + ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        path = os.path.join(self.path, "forwarder.lock") if self.shared else self.own + ".lock"
+        mode = 0o660 if self.shared else 0o600
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        info = os.fstat(fd)
+        if info.st_mode & 0o777 != mode and info.st_uid == os.geteuid():
+            os.fchmod(fd, mode)
         if lock(fd):
             return fd
         os.close(fd)
@@ -118,6 +125,8 @@ def trim_run(path, name, size):
         part = run.path + ".part"
         fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         with open(fd, "wb") as file:
+            # Who ships may be of the group.
+            os.fchmod(fd, os.fstat(run.fd).st_mode & 0o777)
             file.write(header + b"".join(kept) + b"".join(tail))
             size = file.tell()
         os.replace(part, run.path)

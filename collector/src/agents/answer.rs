@@ -1,7 +1,10 @@
-//! The body of an answer: frames that are ready, then commands and what is stored late as they come up, then the end.
+//! The body of an answer: frames that are ready, then commands and what is stored late as they come up, then the end. Or
+//! an object as it is read from its store.
 
+use std::fmt;
+use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +15,12 @@ use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 use crate::agents::commands::Held;
+use crate::blob::{self, Blob};
+
+/// An object is read by its host within this, and what its size takes.
+const READ: Duration = Duration::from_secs(60);
+/// At least so fast, in bytes a second.
+const READ_RATE: u64 = 64 * 1024;
 
 /// Either all of it at once, or held open for what comes up.
 #[derive(Debug)]
@@ -27,12 +36,38 @@ pub enum AnswerBody {
         late: Option<oneshot::Receiver<Ack>>,
         end: Pin<Box<Sleep>>,
     },
+    /// What is in an object. Where it breaks off, the connection ends.
+    Object(Box<Object>),
+}
+
+/// An object on its way out.
+pub struct Object {
+    body: blob::Body,
+    left: u64,
+    /// Nobody reads for ever.
+    end: Pin<Box<Sleep>>,
+}
+
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Object({} bytes left)", self.left)
+    }
 }
 
 impl AnswerBody {
     /// A body of known length.
     pub fn whole(bytes: Bytes) -> Self {
         Self::Whole(Some(bytes))
+    }
+
+    /// What is read of an object.
+    pub fn object(blob: Blob) -> Self {
+        let time = READ + Duration::from_secs(blob.size_bytes / READ_RATE);
+        Self::Object(Box::new(Object {
+            body: blob.body,
+            left: blob.size_bytes,
+            end: Box::pin(tokio::time::sleep(time)),
+        }))
     }
 
     /// A body that stays open for `wait`, or until neither can send any more.
@@ -53,7 +88,7 @@ impl AnswerBody {
 
 impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = std::convert::Infallible;
+    type Error = io::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
@@ -61,6 +96,7 @@ impl Body for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Object(object) => object.poll(context),
             Self::Open {
                 first,
                 held,
@@ -93,7 +129,11 @@ impl Body for AnswerBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Whole(None))
+        match self {
+            Self::Whole(bytes) => bytes.is_none(),
+            Self::Object(object) => object.left == 0,
+            Self::Open { .. } => false,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -101,8 +141,27 @@ impl Body for AnswerBody {
             Self::Whole(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
             }
+            Self::Object(object) => SizeHint::with_exact(object.left),
             Self::Open { .. } => SizeHint::default(),
         }
+    }
+}
+
+impl Object {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        if self.end.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
+        }
+        let chunk = ready!(self.body.as_mut().poll_next(context));
+        let chunk = chunk.unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()));
+        Poll::Ready(Some(chunk.and_then(|chunk| {
+            let left = self.left.checked_sub(chunk.len() as u64);
+            self.left = left.ok_or(io::ErrorKind::InvalidData)?;
+            Ok(Frame::data(chunk))
+        })))
     }
 }
 

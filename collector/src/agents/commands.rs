@@ -164,6 +164,7 @@ pub fn action_name(action: Action) -> &'static str {
     match action {
         Action::RefreshFacts => "refresh_facts",
         Action::Renew => "renew",
+        Action::RefreshVolumes => "refresh_volumes",
         Action::RunBackup => "run_backup",
         Action::RunDrill => "run_drill",
         Action::Verify => "verify",
@@ -176,6 +177,7 @@ pub fn action(name: &str) -> Action {
     let all = [
         Action::RefreshFacts,
         Action::Renew,
+        Action::RefreshVolumes,
         Action::RunBackup,
         Action::RunDrill,
         Action::Verify,

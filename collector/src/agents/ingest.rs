@@ -1,5 +1,6 @@
 //! `POST /agent/v1/batch`: body to batch to queue to answer.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,18 +39,8 @@ pub async fn batch(
     body: Bytes,
 ) -> Result<Response<AnswerBody>, Refusal> {
     if let Err(wait) = app.rates.take(host) {
-        let refusal = Refusal::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            code::RATE_LIMITED,
-            format!(
-                "more than {} batches a second",
-                app.config.ingest.host_batches_per_second
-            ),
-        );
-        return Err(Refusal {
-            retry_after_s: Some(wait.as_secs() + 1),
-            ..refusal
-        });
+        let most = app.config.ingest.host_batches_per_second;
+        return Err(too_many(format!("more than {most} batches a second"), wait));
     }
     let (mut batch, size) = decode(headers, &body)?;
     // It is a part of the connection's buffer, which is wanted back.
@@ -139,30 +130,51 @@ impl Large {
     }
 }
 
-/// A batch within every limit, and its decoded size in bytes.
-fn decode(headers: &HeaderMap, body: &[u8]) -> Result<(Box<Batch>, usize), Refusal> {
-    let invalid =
-        |detail: String| Refusal::new(StatusCode::BAD_REQUEST, code::BODY_INVALID, detail);
-    let whole = match headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
-        None | Some(b"identity") => std::borrow::Cow::Borrowed(body),
+/// A body as it was before it was compressed.
+pub(super) fn unpacked<'a>(
+    headers: &HeaderMap,
+    body: &'a [u8],
+    limit: usize,
+) -> Result<Cow<'a, [u8]>, Refusal> {
+    match headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
+        None | Some(b"identity") => Ok(Cow::Borrowed(body)),
         Some(encoding) if encoding == compress::ENCODING.as_bytes() => {
-            let whole = compress::decompress(body, limits::BATCH_BYTES);
-            std::borrow::Cow::Owned(whole.map_err(|error| match error {
+            let whole = compress::decompress(body, limit);
+            Ok(Cow::Owned(whole.map_err(|error| match error {
                 DecompressError::TooLarge { .. } => {
                     Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, code::BODY_TOO_LARGE, error)
                 }
-                DecompressError::Invalid(_) => invalid(error.to_string()),
-            })?)
+                DecompressError::Invalid(_) => invalid(error),
+            })?))
         }
         Some(_) => {
             let detail = "Content-Encoding may be zstd or absent";
-            return Err(Refusal::new(
+            Err(Refusal::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 code::UNSUPPORTED_MEDIA,
                 detail,
-            ));
+            ))
         }
-    };
+    }
+}
+
+/// 400 of a body.
+pub(super) fn invalid(detail: impl std::fmt::Display) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, code::BODY_INVALID, detail)
+}
+
+/// 429, and when there is a token again.
+pub(super) fn too_many(detail: impl std::fmt::Display, wait: Duration) -> Refusal {
+    let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, code::RATE_LIMITED, detail);
+    Refusal {
+        retry_after_s: Some(wait.as_secs() + 1),
+        ..refusal
+    }
+}
+
+/// A batch within every limit, and its decoded size in bytes.
+fn decode(headers: &HeaderMap, body: &[u8]) -> Result<(Box<Batch>, usize), Refusal> {
+    let whole = unpacked(headers, body, limits::BATCH_BYTES)?;
     let batch: Box<Batch> = codec::decode(&whole, &Limits::default()).map_err(|error| {
         let causes = anyhow::Error::from(error);
         invalid(format!("{causes:#}"))

@@ -22,10 +22,11 @@ use tracing::Span;
 use crate::agents::answer::AnswerBody;
 use crate::agents::enroll::{self, Enrolled};
 use crate::agents::problem::Refusal;
-use crate::agents::{ingest, renew, returning};
+use crate::agents::{backup, ingest, plays, renew, returning};
 use crate::app::App;
 use crate::http::body::{self, BodyError, MinRate};
 use crate::http::{Handler, Peer};
+use crate::metrics::method_name;
 use crate::traces;
 
 /// A request is answered within this, once it is there as a whole. Agents wait 30 s.
@@ -64,7 +65,7 @@ impl Handler for Agents {
 /// What is counted of a request. Small: every request holds it.
 struct Asked {
     route: &'static str,
-    is_post: bool,
+    method: &'static str,
     started: Instant,
 }
 
@@ -72,6 +73,7 @@ impl Asked {
     fn of(request: &Request<Incoming>) -> Self {
         let routes = [
             path::BATCH,
+            path::PLAYS,
             path::RENEW,
             path::ENROLL,
             path::CHALLENGE,
@@ -79,8 +81,14 @@ impl Asked {
         ];
         let called = request.uri().path();
         let route = routes.into_iter().find(|route| *route == called);
+        let route = route.or_else(|| backup::route_of(called));
+        let method = match route {
+            Some(path::PACKS | path::SNAPSHOTS) => method_name(request.method()),
+            _ if request.method() == Method::POST => "POST",
+            _ => "other",
+        };
         Self {
-            is_post: request.method() == Method::POST,
+            method,
             route: route.unwrap_or("none"),
             started: Instant::now(),
         }
@@ -95,9 +103,8 @@ impl Asked {
         let response = done.unwrap_or_else(Refusal::into_response);
         let (status, took) = (response.status(), self.started.elapsed());
         traces::is_answered(status);
-        let method = if self.is_post { "POST" } else { "other" };
         app.metrics
-            .request(listener, method, self.route, status, took);
+            .request(listener, self.method, self.route, status, took);
         response
     }
 }
@@ -111,8 +118,13 @@ impl Agents {
         let app = &self.0;
         let host = within(host_of(app, &peer)).await?;
         traces::is_of_host(host);
+        if backup::route_of(request.uri().path()).is_some() {
+            // Boxed: see below.
+            return Box::pin(backup::answer(app, host, request)).await;
+        }
         let limit = match request.uri().path() {
             path::BATCH => limits::BATCH_WIRE_BYTES,
+            path::PLAYS => limits::PLAYS_BYTES,
             path::RENEW => limits::ENROLL_BYTES,
             other => return Err(not_found(other)),
         };
@@ -124,6 +136,10 @@ impl Agents {
             let renewed =
                 Box::pin(within(renew::renew(app, host, peer.address.ip(), &body))).await?;
             return message(StatusCode::OK, &renewed);
+        }
+        if head.uri.path() == path::PLAYS {
+            let taken = Box::pin(within(plays::take(app, host, &head.headers, body))).await?;
+            return message(StatusCode::OK, &taken);
         }
         let address = peer.address.ip().to_canonical();
         within(ingest::batch(app, host, address, &head.headers, body)).await
@@ -174,7 +190,7 @@ impl Enrollment {
 
 /// What a database keeps waiting for too long is answered without it. No `async fn`: that would have room for
 /// `work` twice.
-fn within<T>(
+pub(super) fn within<T>(
     work: impl Future<Output = Result<T, Refusal>>,
 ) -> impl Future<Output = Result<T, Refusal>> {
     let late = || Refusal::unavailable("the database does not answer", 10);
@@ -205,7 +221,7 @@ async fn host_of(app: &App, peer: &Peer) -> Result<HostId, Refusal> {
     }
 }
 
-fn only_post(method: &Method) -> Result<(), Refusal> {
+pub(super) fn only_post(method: &Method) -> Result<(), Refusal> {
     if method == Method::POST {
         return Ok(());
     }
@@ -216,7 +232,7 @@ fn only_post(method: &Method) -> Result<(), Refusal> {
     ))
 }
 
-fn not_found(path: &str) -> Refusal {
+pub(super) fn not_found(path: &str) -> Refusal {
     Refusal::new(
         StatusCode::NOT_FOUND,
         code::NOT_FOUND,
@@ -224,21 +240,28 @@ fn not_found(path: &str) -> Refusal {
     )
 }
 
-async fn read(body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
-    body::read(body, limit, MinRate::default())
-        .await
-        .map_err(|error| match error {
-            BodyError::TooLarge { .. } => {
-                Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, code::BODY_TOO_LARGE, error)
-            }
-            BodyError::TooSlow { .. } => {
-                Refusal::new(StatusCode::REQUEST_TIMEOUT, code::BODY_TOO_SLOW, error)
-            }
-            BodyError::Gone(_) => Refusal::new(StatusCode::BAD_REQUEST, code::BODY_INVALID, error),
-        })
+pub(super) async fn read(body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
+    let read = body::read(body, limit, MinRate::default()).await;
+    read.map_err(unread)
 }
 
-fn message<T: Serialize>(status: StatusCode, body: &T) -> Result<Response<AnswerBody>, Refusal> {
+/// Why a body was not read.
+pub(super) fn unread(error: BodyError) -> Refusal {
+    match error {
+        BodyError::TooLarge { .. } => {
+            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, code::BODY_TOO_LARGE, error)
+        }
+        BodyError::TooSlow { .. } => {
+            Refusal::new(StatusCode::REQUEST_TIMEOUT, code::BODY_TOO_SLOW, error)
+        }
+        BodyError::Gone(_) => Refusal::new(StatusCode::BAD_REQUEST, code::BODY_INVALID, error),
+    }
+}
+
+pub(super) fn message<T: Serialize>(
+    status: StatusCode,
+    body: &T,
+) -> Result<Response<AnswerBody>, Refusal> {
     let body = codec::encode(body).map_err(|error| Refusal::unavailable(error, 30))?;
     let mut response = Response::new(AnswerBody::whole(Bytes::from(body)));
     *response.status_mut() = status;

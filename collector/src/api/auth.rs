@@ -242,6 +242,7 @@ async fn caller(
         role: Role::parse(&held.role),
         name: held.name,
         scopes: Vec::new(),
+        repository: None,
         address: client.address,
         session: Some(Session {
             id: held.session_id,

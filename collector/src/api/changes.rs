@@ -1,26 +1,36 @@
-//! `/api/v1/changes`: what changed the fleet, from which runs.
+//! `/api/v1/changes`: what changed the fleet, from which runs, or as somebody wrote it down.
+
+pub mod compare;
+pub mod edit;
+pub mod hosts;
+pub mod rules;
+pub mod runs;
 
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::header;
 use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::api::export::{Export, Format, is_whole};
 use crate::api::input::{self, Json, Path, Query};
 use crate::api::page::{self, Page};
 use crate::api::problem::Problem;
 use crate::app::App;
-use crate::blob::Key as BlobKey;
-use crate::store::change_runs::{self, ResourceRow, RunRow};
+use crate::changes::applied::Applied;
+use crate::store::change_hosts;
+use crate::store::change_runs::{self, RunRow};
 use crate::store::changes::{self as store, ChangeRow, Which};
-use crate::store::plays::{self, ResultRow, TaskRow};
 
-const TOOLS: [&str; 2] = ["terraform", "ansible"];
-const OUTCOMES: [&str; 6] = [
+/// What changes a fleet.
+pub const TOOLS: [&str; 3] = ["terraform", "ansible", "manual"];
+/// How a change ended.
+pub const OUTCOMES: [&str; 6] = [
     "planned",
     "running",
     "succeeded",
@@ -29,6 +39,34 @@ const OUTCOMES: [&str; 6] = [
     "unknown",
 ];
 
+const EXPORT: Export<ChangeRow, (OffsetDateTime, Uuid)> = Export {
+    name: "changes",
+    columns: &[
+        "id",
+        "origin",
+        "title",
+        "started_at",
+        "ended_at",
+        "outcome",
+        "tools",
+        "add_count",
+        "change_count",
+        "destroy_count",
+        "host_count",
+        "actor",
+        "repository",
+        "commit",
+        "branch",
+        "pull_request",
+        "environment",
+        "workspace",
+        "run_url",
+        "note",
+    ],
+    rows: 500,
+    key: |row| (row.started_at, row.change_id),
+};
+
 /// Which changes.
 #[derive(Clone, Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -36,7 +74,9 @@ const OUTCOMES: [&str; 6] = [
 pub struct ChangesQuery {
     pub repository: Option<String>,
     pub actor: Option<String>,
-    /// `terraform | ansible`.
+    /// A host that they touched, by its id.
+    pub host: Option<Uuid>,
+    /// `terraform | ansible | manual`.
     pub tool: Option<String>,
     /// `planned | running | succeeded | failed | interrupted | unknown`.
     pub outcome: Option<String>,
@@ -46,6 +86,9 @@ pub struct ChangesQuery {
     /// Begun before this time.
     #[serde(with = "time::serde::rfc3339::option")]
     pub to: Option<OffsetDateTime>,
+    /// `csv` and `ndjson` have all that match.
+    #[param(inline)]
+    pub format: Option<Format>,
     #[param(minimum = 1, maximum = 500)]
     pub limit: Option<i64>,
     pub cursor: Option<String>,
@@ -57,18 +100,10 @@ pub struct ChangeWithRuns {
     pub change: ChangeRow,
     /// The first first.
     pub runs: Vec<RunRow>,
-}
-
-/// Which resources of a run.
-#[derive(Clone, Debug, Default, Deserialize, utoipa::IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields, default)]
-pub struct ResourcesQuery {
-    /// Those that stay as they are, too.
-    pub unchanged: bool,
-    #[param(minimum = 1, maximum = 500)]
-    pub limit: Option<i64>,
-    pub cursor: Option<String>,
+    /// The newest plan against what applies did since, of the same workspace; null where there is not both.
+    pub applied: Option<Applied>,
+    /// Hosts that somebody linked to it by hand, by their ids.
+    pub manual_hosts: Vec<Uuid>,
 }
 
 /// Lists changes, newest first.
@@ -77,150 +112,110 @@ pub struct ResourcesQuery {
     path = "/api/v1/changes",
     tag = "changes",
     params(ChangesQuery),
-    responses((status = 200, body = Page<ChangeRow>)),
+    responses((status = 200, content(
+        (Page<ChangeRow> = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"),
+    ))),
 )]
 pub async fn list(
     State(app): State<Arc<App>>,
     Query(query): Query<ChangesQuery>,
-) -> Result<Json<Page<ChangeRow>>, Problem> {
-    let limit = page::limit(query.limit)?;
-    input::one_of("tool", query.tool.as_deref(), &TOOLS)?;
-    input::one_of("outcome", query.outcome.as_deref(), &OUTCOMES)?;
-    let text = crate::api::packages::text;
-    let which = Which {
-        repository: text("repository", query.repository.as_deref())?,
-        actor: text("actor", query.actor.as_deref())?,
-        tool: query.tool,
-        outcome: query.outcome,
-        from: query.from,
-        to: query.to,
+) -> Result<Response, Problem> {
+    let format = query.format.filter(|format| *format != Format::Json);
+    let Some(format) = format else {
+        return Ok(Json(rows(&app, &query).await?).into_response());
     };
+    is_whole(query.limit, query.cursor.as_deref())?;
+    let asked = Arc::new((app, which(&query)?));
+    Ok(EXPORT.begin(format, None, move |after, limit| {
+        let asked = Arc::clone(&asked);
+        async move {
+            let (app, which) = &*asked;
+            let mut connection = app.pool.acquire().await?;
+            Ok(store::list(&mut connection, which, after, limit).await?)
+        }
+    }))
+}
+
+/// As the API and the page list them.
+pub async fn rows(app: &App, query: &ChangesQuery) -> Result<Page<ChangeRow>, Problem> {
+    let limit = page::limit(query.limit)?;
+    let which = which(query)?;
     let before = page::by_time(page::cursor(query.cursor.as_deref())?);
     let mut connection = app.pool.acquire().await?;
     let rows = store::list(&mut connection, &which, before, limit).await?;
     let total = store::count(&mut connection, &which).await?;
-    Ok(page::page(rows, total, limit, |row| {
+    let Json(page) = page::page(rows, total, limit, |row| {
         (row.started_at.unix_timestamp_nanos(), row.change_id)
-    }))
+    });
+    Ok(page)
 }
 
-/// A change and what it is made of.
+fn which(query: &ChangesQuery) -> Result<Which, Problem> {
+    input::one_of("tool", query.tool.as_deref(), &TOOLS)?;
+    input::one_of("outcome", query.outcome.as_deref(), &OUTCOMES)?;
+    // As long as a claim may be.
+    let text = |name: &str, value: &Option<String>| {
+        let value = value.as_deref().map(str::trim);
+        let value = value.filter(|value| !value.is_empty());
+        if value.is_some_and(|value| value.chars().count() > 512 || value.contains('\0')) {
+            let detail = "must have at most 512 characters";
+            return Err(Problem::parameter(name, detail));
+        }
+        Ok(value.map(str::to_owned))
+    };
+    Ok(Which {
+        repository: text("repository", &query.repository)?,
+        actor: text("actor", &query.actor)?,
+        tool: query.tool.clone(),
+        outcome: query.outcome.clone(),
+        host_id: query.host,
+        from: query.from,
+        to: query.to,
+    })
+}
+
+/// A change and what it is made of. The `ETag` is of what people say of it, not of its runs.
 #[utoipa::path(
     get,
     path = "/api/v1/changes/{id}",
     tag = "changes",
     params(("id" = Uuid, Path)),
-    responses((status = 200, body = ChangeWithRuns)),
+    responses((status = 200, body = ChangeWithRuns, headers(("ETag" = String)))),
 )]
-pub async fn get(
-    State(app): State<Arc<App>>,
-    Path(id): Path<Uuid>,
-) -> Result<Json<ChangeWithRuns>, Problem> {
+pub async fn get(State(app): State<Arc<App>>, Path(id): Path<Uuid>) -> Result<Response, Problem> {
+    let found = read(&app, id).await?;
+    let tag = [(header::ETAG, etag(found.change.version))];
+    Ok((tag, Json(found)).into_response())
+}
+
+/// The change with this id, with its runs, or 404.
+pub async fn read(app: &App, id: Uuid) -> Result<ChangeWithRuns, Problem> {
     let mut connection = app.pool.acquire().await?;
-    let change = store::find(&mut connection, id).await?;
-    let change = change.ok_or_else(|| Problem::missing("change", id))?;
+    let change = find(&mut connection, id).await?;
     let runs = change_runs::list(&mut connection, id).await?;
-    Ok(Json(ChangeWithRuns { change, runs }))
+    let applied = compare::compare(&mut connection, &app.compared, &runs).await?;
+    let manual_hosts = change_hosts::list_manual(&mut connection, id).await?;
+    Ok(ChangeWithRuns {
+        change,
+        runs,
+        applied,
+        manual_hosts,
+    })
 }
 
-/// Lists the resources of a run, in the document's order.
-#[utoipa::path(
-    get,
-    path = "/api/v1/changes/{id}/runs/{run}/resources",
-    tag = "changes",
-    params(("id" = Uuid, Path), ("run" = Uuid, Path), ResourcesQuery),
-    responses((status = 200, body = Page<ResourceRow>)),
-)]
-pub async fn resources(
-    State(app): State<Arc<App>>,
-    Path((id, run)): Path<(Uuid, Uuid)>,
-    Query(query): Query<ResourcesQuery>,
-) -> Result<Json<Page<ResourceRow>>, Problem> {
-    let limit = page::limit(query.limit)?;
-    let after: Option<i32> = page::cursor(query.cursor.as_deref())?;
-    let run = find(&app, id, run).await?;
+/// Hosts that somebody linked to the change with this id.
+pub async fn manual_hosts(app: &App, id: Uuid) -> Result<Vec<Uuid>, Problem> {
     let mut connection = app.pool.acquire().await?;
-    let (id, all, after) = (run.run_id, query.unchanged, after.unwrap_or(-1));
-    let rows = change_runs::list_resources(&mut connection, id, all, after, limit).await?;
-    let total = change_runs::count_resources(&mut connection, id, all).await?;
-    Ok(page::page(rows, total, limit, |row| row.ordinal))
+    Ok(change_hosts::list_manual(&mut connection, id).await?)
 }
 
-/// What was posted, without secrets, to download.
-#[utoipa::path(
-    get,
-    path = "/api/v1/changes/{id}/runs/{run}/artifact",
-    tag = "changes",
-    params(("id" = Uuid, Path), ("run" = Uuid, Path)),
-    responses((status = 200, content((String = "application/octet-stream")))),
-)]
-pub async fn artifact(
-    State(app): State<Arc<App>>,
-    Path((id, run)): Path<(Uuid, Uuid)>,
-) -> Result<Response, Problem> {
-    let run = find(&app, id, run).await?;
-    let missing = || Problem::missing("artifact of run", run.run_id);
-    let key = BlobKey::new(run.artifact_key.clone().ok_or_else(missing)?);
-    let key = key.map_err(Problem::unavailable)?;
-    let found = app.blob.find(&key).await.map_err(Problem::unavailable)?;
-    let blob = found.ok_or_else(missing)?;
-    let file = format!("attachment; filename=\"{}-{}.json\"", run.kind, run.run_id);
-    let headers = [
-        (CONTENT_TYPE, "application/octet-stream".to_owned()),
-        (CONTENT_DISPOSITION, file),
-        (X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
-    ];
-    Ok((headers, axum::body::Body::from_stream(blob.body)).into_response())
+/// The change with this id, or 404.
+async fn find(connection: &mut PgConnection, id: Uuid) -> Result<ChangeRow, Problem> {
+    let found = store::find(connection, id).await?;
+    found.ok_or_else(|| Problem::missing("change", id))
 }
 
-/// Lists the tasks of a play, in their order.
-#[utoipa::path(
-    get,
-    path = "/api/v1/changes/{id}/runs/{run}/tasks",
-    tag = "changes",
-    params(("id" = Uuid, Path), ("run" = Uuid, Path), page::PageQuery),
-    responses((status = 200, body = Page<TaskRow>)),
-)]
-pub async fn tasks(
-    State(app): State<Arc<App>>,
-    Path((id, run)): Path<(Uuid, Uuid)>,
-    Query(query): Query<page::PageQuery>,
-) -> Result<Json<Page<TaskRow>>, Problem> {
-    let limit = page::limit(query.limit)?;
-    let after: Option<i64> = page::cursor(query.cursor.as_deref())?;
-    let run = find(&app, id, run).await?;
-    let mut connection = app.pool.acquire().await?;
-    let (id, after) = (run.run_id, after.unwrap_or(0));
-    let rows = plays::list_tasks(&mut connection, id, after, limit).await?;
-    let total = plays::count_tasks(&mut connection, id).await?;
-    Ok(page::page(rows, total, limit, |row| row.first_seq))
-}
-
-/// Lists what tasks of a play changed, failed at or could not reach, in the order in which it happened.
-#[utoipa::path(
-    get,
-    path = "/api/v1/changes/{id}/runs/{run}/results",
-    tag = "changes",
-    params(("id" = Uuid, Path), ("run" = Uuid, Path), page::PageQuery),
-    responses((status = 200, body = Page<ResultRow>)),
-)]
-pub async fn results(
-    State(app): State<Arc<App>>,
-    Path((id, run)): Path<(Uuid, Uuid)>,
-    Query(query): Query<page::PageQuery>,
-) -> Result<Json<Page<ResultRow>>, Problem> {
-    let limit = page::limit(query.limit)?;
-    let after: Option<i64> = page::cursor(query.cursor.as_deref())?;
-    let run = find(&app, id, run).await?;
-    let mut connection = app.pool.acquire().await?;
-    let (id, after) = (run.run_id, after.unwrap_or(0));
-    let rows = plays::list_results(&mut connection, id, after, limit).await?;
-    let total = plays::count_results(&mut connection, id).await?;
-    Ok(page::page(rows, total, limit, |row| row.seq))
-}
-
-async fn find(app: &App, change: Uuid, run: Uuid) -> Result<RunRow, Problem> {
-    let mut connection = app.pool.acquire().await?;
-    let found = change_runs::find(&mut connection, change, run).await?;
-    found.ok_or_else(|| Problem::missing("run", run))
+/// The `ETag` of a version.
+pub fn etag(version: i64) -> String {
+    format!("\"{version}\"")
 }

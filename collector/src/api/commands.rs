@@ -8,6 +8,7 @@ use infratrack_shared::ids::{CommandId, HostId};
 use infratrack_shared::wire::answer::Action;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use sqlx::PgConnection;
 use time::Duration;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -79,7 +80,11 @@ pub async fn create(
     let id = HostId(id);
     let action = match action(&body.action) {
         action @ (Action::RefreshFacts | Action::Renew) => action,
-        Action::RunBackup | Action::RunDrill | Action::Verify | Action::Unsupported => {
+        Action::RefreshVolumes
+        | Action::RunBackup
+        | Action::RunDrill
+        | Action::Verify
+        | Action::Unsupported => {
             return Err(Problem::field(
                 "/action",
                 "must be one of refresh_facts, renew",
@@ -99,23 +104,52 @@ pub async fn queue(
     caller: &Caller,
 ) -> Result<CommandId, Problem> {
     hosts::find(app, host).await?;
+    let wanted = Wanted {
+        host,
+        action,
+        target: None,
+    };
+    let mut transaction = app.pool.begin().await?;
+    let id = insert(app, &mut transaction, &wanted, caller).await?;
+    transaction.commit().await?;
+    Ok(id)
+}
+
+/// What an agent is asked to do.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub host: HostId,
+    pub action: Action,
+    /// What it is about, where the action needs that.
+    pub target: Option<String>,
+}
+
+/// Queues a command; collectors are told when the transaction commits.
+pub async fn insert(
+    app: &App,
+    transaction: &mut PgConnection,
+    wanted: &Wanted,
+    caller: &Caller,
+) -> Result<CommandId, Problem> {
     let now = app.clock.now();
     let command = StoredCommand {
         id: CommandId::at(app.clock.unix_millis()),
-        host,
-        action: action_name(action),
-        target: None,
+        host: wanted.host,
+        action: action_name(wanted.action),
+        target: wanted.target.as_deref(),
         created_at: now,
         created_by: &caller.name,
         expires_at: now + LIFETIME,
     };
-    let mut transaction = app.pool.begin().await?;
-    commands::insert(&mut transaction, &command).await?;
-    let change = Change::new("command.create", "command", command.id).after(json!({
-        "host": host, "action": command.action, "expires_at": unix_millis(command.expires_at),
-    }));
-    record(&mut transaction, &caller.actor(), change, now).await?;
-    commands::notify(&mut transaction, host).await?;
-    transaction.commit().await?;
+    commands::insert(transaction, &command).await?;
+    let mut said = json!({
+        "host": command.host, "action": command.action, "expires_at": unix_millis(command.expires_at),
+    });
+    if let Some(target) = command.target {
+        said["target"] = json!(target);
+    }
+    let change = Change::new("command.create", "command", command.id).after(said);
+    record(transaction, &caller.actor(), change, now).await?;
+    commands::notify(transaction, command.host).await?;
     Ok(command.id)
 }

@@ -12,6 +12,7 @@ pub mod reported;
 pub mod retire;
 pub mod rules;
 pub mod timeline;
+pub mod what_changed;
 
 use std::sync::Arc;
 

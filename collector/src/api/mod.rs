@@ -34,3 +34,4 @@ pub mod tokens;
 pub mod updates;
 pub mod users;
 pub mod views;
+pub mod volumes;

@@ -18,6 +18,7 @@ use crate::api::problem::Problem;
 use crate::app::App;
 use crate::audit::{self, Change};
 use crate::caller::Caller;
+use crate::changes::claims::MAX_CHARS;
 use crate::login::token::{self, LIFETIME, MAX_LIFETIME};
 use crate::roles::{Role, Scope};
 use crate::store::api_tokens::{self, ApiTokenRow};
@@ -40,6 +41,9 @@ pub struct NewToken {
     /// From where it is taken; anywhere where it is not said.
     #[schema(value_type = Option<String>)]
     pub cidr: Option<IpNet>,
+    /// The repository whose runs it may post to `/ingest`, as `owner/name`; needs the scope `ingest`.
+    #[schema(max_length = 512)]
+    pub repository: Option<String>,
     /// 90 days where it is not said; a year at most.
     #[schema(minimum = 60, maximum = 31_536_000)]
     pub lifetime_s: Option<i64>,
@@ -130,6 +134,11 @@ fn checked(body: &NewToken, caller: &Caller) -> Result<token::NewToken, Problem>
     if role.is_none() && scopes.is_empty() {
         return Err(Problem::field("/role", "must be there where no scope is"));
     }
+    let repository = body.repository.as_deref();
+    if repository.is_some() && !scopes.contains(&Scope::Ingest) {
+        return Err(Problem::field("/repository", "needs the scope ingest"));
+    }
+    let repository = repository.map(|name| input::text("/repository", name, 1..=MAX_CHARS));
     let lifetime = body.lifetime_s.unwrap_or(LIFETIME.whole_seconds());
     if !(60..=MAX_LIFETIME.whole_seconds()).contains(&lifetime) {
         let detail = format!("must be from 60 to {}", MAX_LIFETIME.whole_seconds());
@@ -140,6 +149,7 @@ fn checked(body: &NewToken, caller: &Caller) -> Result<token::NewToken, Problem>
         role,
         scopes,
         cidr: body.cidr,
+        repository: repository.transpose()?,
         lifetime: Duration::seconds(lifetime),
         created_by: caller.name.clone(),
     })

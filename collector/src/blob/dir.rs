@@ -6,14 +6,15 @@
 //! is removed by the next one that starts, and what a living process writes is left alone.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, SeekFrom};
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::BytesMut;
 use futures_util::{StreamExt, stream};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use uuid::Uuid;
 
 use super::{Blob, BlobError, Body, Entry, Key, Put};
@@ -98,6 +99,42 @@ impl DirStore {
     }
 
     pub(super) async fn find(&self, key: &Key) -> Result<Option<Blob>, BlobError> {
+        let Some((file, size_bytes)) = self.open_object(key).await? else {
+            return Ok(None);
+        };
+        let body = body_of(file);
+        Ok(Some(Blob { size_bytes, body }))
+    }
+
+    pub(super) async fn find_size(&self, key: &Key) -> Result<Option<u64>, BlobError> {
+        Ok(self
+            .open_object(key)
+            .await?
+            .map(|(_, size_bytes)| size_bytes))
+    }
+
+    pub(super) async fn find_range(
+        &self,
+        key: &Key,
+        range: Range<u64>,
+    ) -> Result<Option<Blob>, BlobError> {
+        let Some((mut file, size_bytes)) = self.open_object(key).await? else {
+            return Ok(None);
+        };
+        if range.end > size_bytes {
+            let key = key.clone();
+            return Err(BlobError::Range { key, range });
+        }
+        let path = self.path(key);
+        let moved = file.seek(SeekFrom::Start(range.start)).await;
+        moved.map_err(self::file("read", &path))?;
+        let size_bytes = range.end - range.start;
+        let body = body_of(file.take(size_bytes));
+        Ok(Some(Blob { size_bytes, body }))
+    }
+
+    /// An object's file and its size.
+    async fn open_object(&self, key: &Key) -> Result<Option<(tokio::fs::File, u64)>, BlobError> {
         let path = self.path(key);
         let failed = file("read", &path);
         let opened = async {
@@ -110,18 +147,7 @@ impl DirStore {
             other => other.map_err(failed)?,
         };
         // A directory is a prefix of keys, and no object.
-        if !metadata.is_file() {
-            return Ok(None);
-        }
-        let body = stream::try_unfold(file, |mut file| async move {
-            let mut chunk = BytesMut::with_capacity(CHUNK);
-            let read = file.read_buf(&mut chunk).await?;
-            io::Result::Ok((read > 0).then(|| (chunk.freeze(), file)))
-        });
-        Ok(Some(Blob {
-            size_bytes: metadata.len(),
-            body: Box::pin(body),
-        }))
+        Ok(metadata.is_file().then_some((file, metadata.len())))
     }
 
     pub(super) async fn list(
@@ -155,6 +181,15 @@ impl DirStore {
     fn path(&self, key: &Key) -> PathBuf {
         self.root.join(key.as_str())
     }
+}
+
+/// What is read, in chunks.
+fn body_of(file: impl AsyncRead + Send + Unpin + 'static) -> Body {
+    Box::pin(stream::try_unfold(file, |mut file| async move {
+        let mut chunk = BytesMut::with_capacity(CHUNK);
+        let read = file.read_buf(&mut chunk).await?;
+        io::Result::Ok((read > 0).then(|| (chunk.freeze(), file)))
+    }))
 }
 
 impl Drop for DirStore {

@@ -5,11 +5,13 @@
 //! its tries are counted; docs/blobs.md says what a bucket must let a collector do.
 
 use std::io;
+use std::ops::Range;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::Builder;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::operation::get_object::GetObjectError;
+use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
+use aws_sdk_s3::operation::head_object::HeadObjectError;
 use aws_sdk_s3::operation::put_object::PutObjectError;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::{Bytes, BytesMut};
@@ -67,6 +69,13 @@ impl S3Store {
         body: Body,
     ) -> Result<Put, BlobError> {
         let bytes = gather(key, size_bytes, body).await?;
+        self.put_bytes(key, bytes).await
+    }
+
+    pub(super) async fn put_bytes(&self, key: &Key, bytes: Bytes) -> Result<Put, BlobError> {
+        if bytes.len() > OBJECT_BYTES {
+            return Err(too_large(key, bytes.len() as u64));
+        }
         let mut tries = 1;
         loop {
             let error = match self.put_once(key, bytes.clone()).await {
@@ -99,18 +108,81 @@ impl S3Store {
     }
 
     pub(super) async fn find(&self, key: &Key) -> Result<Option<Blob>, BlobError> {
-        let request = self.client.get_object().bucket(&self.bucket);
+        let Some(answer) = self.get(key, None).await? else {
+            return Ok(None);
+        };
+        self.blob(key, answer).map(Some)
+    }
+
+    pub(super) async fn find_range(
+        &self,
+        key: &Key,
+        range: Range<u64>,
+    ) -> Result<Option<Blob>, BlobError> {
+        let wrong = || BlobError::Range {
+            key: key.clone(),
+            range: range.clone(),
+        };
+        let asked = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
+        let answer = match self.get(key, Some(asked)).await {
+            Err(BlobError::S3(error)) if error.code.as_deref() == Some("InvalidRange") => {
+                return Err(wrong());
+            }
+            other => other?,
+        };
+        let Some(answer) = answer else {
+            return Ok(None);
+        };
+        // A server that knows no ranges answers 200 with all of it, and one past the end with less.
+        let is_part = answer.content_range.is_some();
+        let blob = self.blob(key, answer)?;
+        if is_part && blob.size_bytes == range.end - range.start {
+            Ok(Some(blob))
+        } else {
+            Err(wrong())
+        }
+    }
+
+    pub(super) async fn find_size(&self, key: &Key) -> Result<Option<u64>, BlobError> {
+        let request = self.client.head_object().bucket(&self.bucket);
         let answer = Box::pin(request.key(self.key(key)).send()).await;
         let answer = match answer {
             Err(error)
                 if error
                     .as_service_error()
-                    .is_some_and(GetObjectError::is_no_such_key) =>
+                    .is_some_and(HeadObjectError::is_not_found) =>
             {
                 return Ok(None);
             }
-            other => other.map_err(|error| S3Error::of("read", self.place(key), &error))?,
+            other => other.map_err(|error| S3Error::of("look at", self.place(key), &error))?,
         };
+        let size_bytes = answer.content_length.and_then(|size| size.try_into().ok());
+        let silent = || S3Error::silent("look at", self.place(key), "it has no length");
+        Ok(Some(size_bytes.ok_or_else(silent)?))
+    }
+
+    async fn get(
+        &self,
+        key: &Key,
+        range: Option<String>,
+    ) -> Result<Option<GetObjectOutput>, BlobError> {
+        let request = self.client.get_object().bucket(&self.bucket);
+        let request = request.key(self.key(key)).set_range(range);
+        match Box::pin(request.send()).await {
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(GetObjectError::is_no_such_key) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(S3Error::of("read", self.place(key), &error).into()),
+            Ok(answer) => Ok(Some(answer)),
+        }
+    }
+
+    /// What an answer brings.
+    fn blob(&self, key: &Key, answer: GetObjectOutput) -> Result<Blob, BlobError> {
         let size_bytes = answer.content_length.and_then(|size| size.try_into().ok());
         let size_bytes = size_bytes
             .ok_or_else(|| S3Error::silent("read", self.place(key), "it has no length"))?;
@@ -121,10 +193,10 @@ impl S3Store {
             let chunk = chunk.map_err(io::Error::other)?;
             io::Result::Ok(chunk.map(|chunk| (chunk, body)))
         });
-        Ok(Some(Blob {
+        Ok(Blob {
             size_bytes,
             body: Box::pin(body),
-        }))
+        })
     }
 
     pub(super) async fn list(
@@ -176,15 +248,19 @@ impl S3Store {
     }
 }
 
+fn too_large(key: &Key, size_bytes: u64) -> BlobError {
+    BlobError::TooLarge {
+        key: key.clone(),
+        size_bytes,
+        limit: OBJECT_BYTES,
+    }
+}
+
 /// A body as one piece of exactly the announced size.
 async fn gather(key: &Key, announced: u64, mut body: Body) -> Result<Bytes, BlobError> {
     let size = usize::try_from(announced).ok();
     let size = size.filter(|size| *size <= OBJECT_BYTES);
-    let size = size.ok_or_else(|| BlobError::TooLarge {
-        key: key.clone(),
-        size_bytes: announced,
-        limit: OBJECT_BYTES,
-    })?;
+    let size = size.ok_or_else(|| too_large(key, announced))?;
     let length = || BlobError::Length {
         key: key.clone(),
         announced,

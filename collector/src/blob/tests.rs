@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use infratrack_testkit::aws::Aws;
 use infratrack_testkit::proxy::{Fault, Proxy};
 use tempfile::TempDir;
@@ -216,6 +216,57 @@ async fn a_list_is_in_the_order_of_bytes_and_goes_on_where_it_ended() {
             }
             assert_eq!(seen, all, "in pages of {page}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_part_of_an_object_is_read_exactly_or_not_at_all() {
+    let rig = Rig::start().await;
+    let all: Vec<u8> = (0..200_000_u32).flat_map(u32::to_be_bytes).collect();
+    for store in &rig.stores {
+        let object = key("packs/ab/1");
+        let none = store.find_range(&object, 0..1).await.unwrap();
+        assert!(none.is_none(), "{store:?}");
+        store.put_bytes(&object, all.clone().into()).await.unwrap();
+        for range in [0..1, 5..70_005, 799_999..800_000, 0..800_000] {
+            let blob = store.find_range(&object, range.clone()).await.unwrap();
+            let blob = blob.unwrap();
+            assert_eq!(blob.size_bytes, range.end - range.start);
+            let chunks: Vec<Bytes> = blob.body.try_collect().await.unwrap();
+            let within = usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap();
+            assert!(chunks.concat() == all[within], "{store:?} {range:?}");
+        }
+        for range in [5..5, 799_999..800_001, 800_000..800_001, 900_000..900_010] {
+            let error = store.find_range(&object, range.clone()).await;
+            let error = error.unwrap_err();
+            assert!(
+                matches!(error, BlobError::Range { .. }),
+                "{range:?}: {error}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_object_that_existed_is_whole_or_said_not_to_be() {
+    let rig = Rig::start().await;
+    for store in &rig.stores {
+        let object = key("packs/ab/1");
+        let whole = Bytes::from_static(b"whole");
+        let put = async || store.put_whole(&object, whole.clone()).await;
+        assert_eq!(store.find_size(&object).await.unwrap(), None);
+        assert_eq!(put().await.unwrap(), Put::Stored);
+        assert_eq!(put().await.unwrap(), Put::Existed);
+        assert_eq!(store.find_size(&object).await.unwrap(), Some(5));
+        store.delete(&object).await.unwrap();
+        let torn = Bytes::from_static(b"who");
+        store.put_bytes(&object, torn).await.unwrap();
+        let error = put().await.unwrap_err();
+        let found = Some(3);
+        assert!(
+            matches!(error, BlobError::NotWhole { found: three, .. } if three == found),
+            "{error}"
+        );
     }
 }
 

@@ -93,6 +93,11 @@ fn is_commit(text: &str) -> bool {
     (7..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
+/// Whether two names are of one repository.
+pub fn is_same_repository(one: &str, other: &str) -> bool {
+    normal(one) == normal(other)
+}
+
 /// `https://git.example/a/b.git`, `git@git.example:a/b` and `a/b` are the same repository.
 fn normal(repository: &str) -> String {
     let text = repository.to_lowercase();

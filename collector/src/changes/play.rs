@@ -273,6 +273,8 @@ pub struct Gap {
 /// Why a record is not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadRecord {
+    /// Which of the request's.
+    pub index: usize,
     /// A JSON pointer into the request.
     pub pointer: String,
     pub what: String,
@@ -304,6 +306,7 @@ pub fn read(batch: Batch, acked_seq: u64) -> Result<Rows, BadRecord> {
             continue;
         }
         let bad = |at: &str, what: String| BadRecord {
+            index,
             pointer: format!("/records/{index}{at}"),
             what,
             is_large: false,

@@ -5,7 +5,10 @@
 //! docs/formats/terraform.md has the rules.
 
 mod apply;
+mod artifact;
+mod invocations;
 mod kind;
+mod lines;
 mod links;
 mod marked;
 mod mask;
@@ -15,15 +18,16 @@ mod secrets;
 mod state;
 mod text;
 
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::{RawValue, to_raw_value};
 
 pub use self::apply::{Apply, Operation};
+pub use self::artifact::Artifact;
+pub use self::invocations::Invocation;
 use self::kind::Kind;
-pub use self::links::{Mark, Rule, Table};
+pub use self::links::{Mark, Rule, Table, Values};
 pub use self::plan::{Output, Plan};
-pub use self::state::State;
+pub use self::state::{Existing, State};
 use super::json::{self, BadJson, Json};
 
 /// Changes, drift and deferred ones together, in one plan; resources in one state.
@@ -176,6 +180,9 @@ pub struct Summary {
     /// Deferred to a later plan; counted nowhere else.
     pub deferred: u64,
     pub unrecognised: u64,
+    /// Actions that are invoked; counted nowhere else.
+    #[serde(default)]
+    pub actions: u64,
     pub checks: CheckCounts,
 }
 
@@ -246,31 +253,47 @@ pub struct Resource {
     /// As the document has them.
     pub actions: Vec<String>,
     pub action_reason: Option<String>,
+    /// Why it waits for a later plan: `instance_count_unknown`, `provider_config_unknown`, …
+    pub deferred_reason: Option<String>,
     pub previous_address: Option<String>,
     pub is_imported: bool,
-    /// What is different, without what is secret.
-    pub attributes: Vec<Attribute>,
+    /// What is different, without what is secret, as JSON: a plan may have hundreds of thousands of [`Attribute`]s.
+    pub attributes: Box<RawValue>,
     /// There were more.
     pub is_cut: bool,
     /// What may tell the host that it is, by what it is called in the table of links.
     pub marks: Marks,
 }
 
-/// Values that may name a host: before and after, by the attribute.
+/// Values that may name a host: that the resource was, that it is then, that it is attached to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Marks {
-    pub before: BTreeMap<Mark, Vec<String>>,
-    pub after: BTreeMap<Mark, Vec<String>>,
+    pub before: Values,
+    pub after: Values,
+    pub affected: Values,
 }
 
 /// An attribute that differs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Attribute {
     /// Names and indices from the resource on.
     pub path: Vec<String>,
     pub what: Difference,
+    /// Told as texts of JSON, so that numbers stay as they are.
+    #[serde(serialize_with = "as_text")]
     pub before: Option<Json>,
+    #[serde(serialize_with = "as_text")]
     pub after: Option<Json>,
+}
+
+#[expect(clippy::ref_option, reason = "as serde calls it")]
+fn as_text<S: Serializer>(value: &Option<Json>, serializer: S) -> Result<S::Ok, S::Error> {
+    value.as_ref().map(Json::to_text).serialize(serializer)
+}
+
+/// Attributes as JSON.
+pub fn told(attributes: &[Attribute]) -> Box<RawValue> {
+    to_raw_value(attributes).expect("names and texts are JSON")
 }
 
 /// How an attribute differs.
@@ -310,5 +333,7 @@ pub fn read(bytes: &[u8], options: Options, table: &Table) -> Result<Document, R
     }
 }
 
+#[cfg(test)]
+mod fixtures;
 #[cfg(test)]
 mod tests;

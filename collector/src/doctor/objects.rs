@@ -77,7 +77,9 @@ fn failed(error: BlobError) -> Finding {
         | BlobError::File { .. }
         | BlobError::Body { .. }
         | BlobError::Length { .. }
-        | BlobError::TooLarge { .. } => {
+        | BlobError::TooLarge { .. }
+        | BlobError::Range { .. }
+        | BlobError::NotWhole { .. } => {
             "the collector needs to write, read and delete below data_dir/blobs"
         }
     };

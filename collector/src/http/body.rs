@@ -149,7 +149,7 @@ where
 }
 
 /// Reads on for a moment: a sender that is cut off while it writes never reads why.
-async fn discard<B>(mut body: B)
+pub async fn discard<B>(mut body: B)
 where
     B: Body<Data = Bytes> + Unpin,
 {

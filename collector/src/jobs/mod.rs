@@ -6,9 +6,11 @@ pub mod alive;
 pub mod audit;
 pub mod ca;
 pub mod ca_log;
+pub mod change_retention;
 pub mod commands;
 pub mod fleet_counts;
 pub mod fleet_metrics;
+pub mod interrupted_plays;
 mod leader;
 pub mod liveness;
 pub mod partitions;
@@ -19,6 +21,7 @@ pub mod revocations;
 pub mod rollup;
 pub mod run;
 pub mod sample;
+pub mod stale_runs;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +36,7 @@ use crate::agents::tls::FleetTls;
 use crate::api::idempotency;
 use crate::app::{App, policy_version};
 use crate::inventory;
+use crate::links;
 use crate::login;
 use crate::store::saved_views;
 use run::{Done, Job, Task, Work};
@@ -89,6 +93,8 @@ fn of_every_collector() -> Vec<Job> {
         here("policy", seconds(5), |app| Box::pin(policy(app))),
         here("rates", seconds(60), |app| {
             app.rates.sweep();
+            app.play_rates.sweep();
+            app.backup_rates.sweep();
             app.operator_rates.sweep();
             Box::pin(std::future::ready(Ok(())))
         }),
@@ -115,6 +121,15 @@ fn of_the_leader() -> Vec<Job> {
         fleets("patch_due", seconds(300), |app, connection| {
             Box::pin(patches::run(app, connection))
         }),
+        fleets("change_links", seconds(10), |app, connection| {
+            Box::pin(links::run(app, connection))
+        }),
+        fleets("interrupted_plays", seconds(600), |app, connection| {
+            Box::pin(interrupted_plays::run(app, connection))
+        }),
+        fleets("stale_runs", seconds(15), |app, connection| {
+            Box::pin(stale_runs::run(app, connection))
+        }),
         fleets("logins", seconds(600), |app, connection| {
             Box::pin(sweep_logins(app, connection))
         }),
@@ -127,6 +142,12 @@ fn of_the_leader() -> Vec<Job> {
         fleets("audit_checkpoint", seconds(300), |app, connection| {
             Box::pin(audit::checkpoint(app, connection))
         }),
+        Job {
+            limit: IMPORT,
+            ..beside("change_retention", seconds(600), |app| {
+                Box::pin(change_retention::run(app))
+            })
+        },
         beside("ca_log_replay", seconds(300), |app| {
             Box::pin(ca_log::replay(app))
         }),

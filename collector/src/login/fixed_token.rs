@@ -89,6 +89,7 @@ impl FixedTokens {
             name: found.name.to_owned(),
             role: Some(found.role),
             scopes: found.scopes.to_vec(),
+            repository: None,
             address,
             session: None,
         })

@@ -111,6 +111,7 @@ impl Claim {
             name: self.user,
             role: Some(role),
             scopes: Vec::new(),
+            repository: None,
             address: client.address,
             session: None,
         })

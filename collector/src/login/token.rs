@@ -29,6 +29,8 @@ pub struct NewToken {
     pub role: Option<Role>,
     pub scopes: Vec<Scope>,
     pub cidr: Option<IpNet>,
+    /// Whose runs alone it may post.
+    pub repository: Option<String>,
     pub lifetime: Duration,
     pub created_by: String,
 }
@@ -41,6 +43,7 @@ impl NewToken {
             role: Some(role),
             scopes: Vec::new(),
             cidr: None,
+            repository: None,
             lifetime: LIFETIME,
             created_by: created_by.to_owned(),
         }
@@ -67,6 +70,7 @@ pub async fn create(
         role: new.role.map(Role::name),
         scopes: &scopes,
         cidr: new.cidr,
+        repository: new.repository.as_deref(),
         created_at: now,
         created_by: &new.created_by,
         expires_at: now + new.lifetime.min(MAX_LIFETIME),
@@ -102,6 +106,7 @@ pub async fn find(app: &App, token: &str, address: IpAddr) -> sqlx::Result<Optio
         name: row.name,
         role: role(row.role.as_deref(), &scopes),
         scopes,
+        repository: row.repository,
         address,
         session: None,
     }))

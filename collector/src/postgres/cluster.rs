@@ -78,6 +78,22 @@ pub(super) fn major(place: &Place) -> Result<Option<u32>, PostgresError> {
         .map_err(|error| failed("read", &path)(io::Error::new(io::ErrorKind::InvalidData, error)))
 }
 
+/// Deletes a directory. A server that its initdb had started may write a last file into it meanwhile.
+async fn delete(path: &Path) -> io::Result<()> {
+    let deadline = Instant::now() + HELD;
+    loop {
+        match fs::remove_dir_all(path) {
+            Err(error)
+                if error.kind() == io::ErrorKind::DirectoryNotEmpty
+                    && Instant::now() < deadline =>
+            {
+                sleep(Duration::from_millis(20)).await;
+            }
+            done => return done,
+        }
+    }
+}
+
 /// Makes the cluster where there is none.
 pub(super) async fn make(binaries: &Binaries, place: &Place) -> Result<(), PostgresError> {
     orphans::stop_initdb(place).await?;
@@ -85,7 +101,7 @@ pub(super) async fn make(binaries: &Binaries, place: &Place) -> Result<(), Postg
         let path = entry.map_err(failed("list", place.dir()))?.path();
         if place.is_unfinished(&path) {
             tracing::warn!(path = %path.display(), "deleting what an interrupted initdb left");
-            fs::remove_dir_all(&path).map_err(failed("delete", &path))?;
+            delete(&path).await.map_err(failed("delete", &path))?;
         }
     }
     if major(place)?.is_some() {

@@ -127,6 +127,15 @@ pub(crate) enum Trouble {
     IdentityConflict,
 }
 
+/// The id of what is no host.
+pub(super) fn id_of(what: &str) -> Uuid {
+    let mut bytes = [0; 16];
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(format!("{SEED} {what}").as_bytes());
+    hasher.finalize_xof().fill(&mut bytes);
+    Builder::from_custom_bytes(bytes).into_uuid()
+}
+
 impl Member {
     fn hash(self, what: &str) -> [u8; 16] {
         let mut hasher = blake3::Hasher::new();

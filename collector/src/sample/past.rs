@@ -2,12 +2,15 @@
 //! operators wrote down.
 
 use infratrack_shared::ids::HostId;
-use infratrack_shared::wire::event::{self, AgentStart, AgentStop, CertificateRenewed, StopReason};
+use infratrack_shared::wire::event::{
+    self, AgentStart, AgentStop, CertificateRenewed, PackageAction, PackageChange,
+    PackageTransaction, StopReason,
+};
 use sqlx::types::Json;
 use time::{Duration, OffsetDateTime};
 
 use super::member::{Member, Presence, Role, Trouble};
-use super::{CERTIFICATE, certified_before};
+use super::{CERTIFICATE, certified_before, changes, software};
 use crate::agents::writer::json;
 use crate::store::events::Event;
 use crate::store::tasks::TaskRow;
@@ -55,6 +58,10 @@ pub(super) fn events(member: Member, loaded_at: OffsetDateTime) -> Vec<Event> {
         };
         tell(certified_at, event::Event::CertificateRenewed(renewed));
     }
+    for (before, transaction) in packages(member, loaded_at) {
+        let done = event::Event::PackageTransaction(transaction);
+        tell(loaded_at - before, done);
+    }
     if let Presence::Offline(since, reason) = member.presence() {
         let at = loaded_at - since;
         match reason {
@@ -79,6 +86,43 @@ pub(super) fn events(member: Member, loaded_at: OffsetDateTime) -> Vec<Event> {
     }
     told.sort_by_key(|event| event.at);
     told
+}
+
+/// What package managers did, and how long ago: in the play with security updates, and once by hand, which no change tells.
+fn packages(member: Member, loaded_at: OffsetDateTime) -> Vec<(Duration, PackageTransaction)> {
+    let mut done = Vec::new();
+    let mut tell = |before: Duration, command: &str, via: Option<&str>, changes| {
+        let at = loaded_at - before;
+        let transaction = PackageTransaction {
+            manager: software::manager(member),
+            source: software::log(member).to_owned(),
+            started_at: unix_millis(at - Duration::seconds(12)),
+            ended_at: Some(unix_millis(at)),
+            command: Some(command.to_owned()),
+            requested_by: Some("deploy".to_owned()),
+            via: via.map(str::to_owned),
+            changes,
+            ..PackageTransaction::default()
+        };
+        done.push((before, transaction));
+    };
+    if changes::is_patched(member) {
+        let before = changes::PATCHED_BEFORE - Duration::seconds(70);
+        let command = software::upgrade_command(member);
+        tell(before, command, Some("ansible"), software::upgraded(member));
+    }
+    if member.trouble() == Some(Trouble::DiskCritical) {
+        let installed = PackageChange {
+            action: PackageAction::Installed,
+            name: "ncdu".to_owned(),
+            arch: "amd64".to_owned(),
+            to: Some("1.18-0.2".to_owned()),
+            ..PackageChange::default()
+        };
+        let command = "apt-get install ncdu";
+        tell(Duration::minutes(95), command, None, vec![installed]);
+    }
+    done
 }
 
 /// As an agent says it.

@@ -1,6 +1,7 @@
 //! What the hosts of the sample fleet have installed, and what there is to install on them.
 
 use infratrack_shared::codec;
+use infratrack_shared::wire::event::{PackageAction, PackageChange};
 use infratrack_shared::wire::packages::{
     Blocked, BlockedWhy, Database, Group, Manager, PACKAGES, Package, PackagesPart, PendingUpdate,
     UPDATES, UpdateCheck, UpdatesPart,
@@ -98,7 +99,50 @@ fn is_el(member: Member) -> bool {
     member.system().id == "almalinux"
 }
 
-fn manager(member: Member) -> Manager {
+/// The log that tells of it.
+pub(super) fn log(member: Member) -> &'static str {
+    if is_el(member) {
+        "/var/log/dnf.rpm.log"
+    } else {
+        "/var/log/apt/history.log"
+    }
+}
+
+/// What security updates are installed with.
+pub(super) fn upgrade_command(member: Member) -> &'static str {
+    if is_el(member) {
+        "/usr/bin/dnf upgrade --security -y"
+    } else {
+        "/usr/bin/apt-get -y install openssl libssl3"
+    }
+}
+
+/// The security updates that were installed last.
+pub(super) fn upgraded(member: Member) -> Vec<PackageChange> {
+    let (names, versions) = if is_el(member) {
+        (
+            ["openssl-libs", "openssl"],
+            ["1:3.2.2-5.el9_5", "1:3.2.2-6.el9_5"],
+        )
+    } else {
+        (
+            ["libssl3", "openssl"],
+            ["3.0.14-1~deb12u2", "3.0.15-1~deb12u1"],
+        )
+    };
+    let [from, to] = versions.map(str::to_owned);
+    let changed = names.map(|name| PackageChange {
+        action: PackageAction::Upgraded,
+        name: name.to_owned(),
+        arch: if is_el(member) { "x86_64" } else { "amd64" }.to_owned(),
+        from: Some(from.clone()),
+        to: Some(to.clone()),
+        ..PackageChange::default()
+    });
+    changed.into()
+}
+
+pub(super) fn manager(member: Member) -> Manager {
     if is_el(member) {
         Manager::Rpm
     } else {

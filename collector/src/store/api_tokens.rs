@@ -14,6 +14,7 @@ pub struct NewToken<'a> {
     pub role: Option<&'a str>,
     pub scopes: &'a [String],
     pub cidr: Option<IpNet>,
+    pub repository: Option<&'a str>,
     pub created_at: OffsetDateTime,
     pub created_by: &'a str,
     pub expires_at: OffsetDateTime,
@@ -26,6 +27,7 @@ pub struct ApiToken {
     pub secret_hash: Vec<u8>,
     pub role: Option<String>,
     pub scopes: Vec<String>,
+    pub repository: Option<String>,
     pub last_used_at: Option<OffsetDateTime>,
 }
 
@@ -43,6 +45,8 @@ pub struct ApiTokenRow {
     /// From where it is taken.
     #[schema(value_type = Option<String>)]
     pub cidr: Option<IpNet>,
+    /// The one whose runs it may post.
+    pub repository: Option<String>,
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
     pub created_by: String,
@@ -62,8 +66,8 @@ pub struct ApiTokenRow {
 pub async fn insert(connection: &mut PgConnection, token: &NewToken<'_>) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "insert into api_tokens
-             (token_id, name, secret_hash, role, scopes, cidr, created_at, created_by, expires_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+             (token_id, name, secret_hash, role, scopes, cidr, created_at, created_by, expires_at, repository)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         token.token_id,
         token.name,
         token.secret_hash,
@@ -73,6 +77,7 @@ pub async fn insert(connection: &mut PgConnection, token: &NewToken<'_>) -> sqlx
         token.created_at,
         token.created_by,
         token.expires_at,
+        token.repository,
     )
     .execute(connection)
     .await?;
@@ -88,7 +93,7 @@ pub async fn find_valid(
 ) -> sqlx::Result<Option<ApiToken>> {
     sqlx::query_as!(
         ApiToken,
-        "select name, secret_hash, role, scopes, last_used_at from api_tokens
+        "select name, secret_hash, role, scopes, repository, last_used_at from api_tokens
          where token_id = $1 and revoked_at is null and (expires_at is null or expires_at > $2)
            and (cidr is null or $3::inet <<= cidr)",
         token_id,
@@ -128,7 +133,7 @@ pub async fn list(
     let (before_at, before_id) = before.unzip();
     sqlx::query_as!(
         ApiTokenRow,
-        r#"select token_id, name, role, scopes, cidr as "cidr: IpNet", created_at, created_by, expires_at,
+        r#"select token_id, name, role, scopes, cidr as "cidr: IpNet", repository, created_at, created_by, expires_at,
              last_used_at, last_used_from as "last_used_from: IpNet", revoked_at, revoked_by
          from api_tokens
          where ($1::text is null or token_id = $1)

@@ -2,14 +2,15 @@
 
 use serde::Serialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use time::serde::rfc3339;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// Rows of resources that one statement writes.
-const ROWS: usize = 2_000;
+/// Rows of resources that one statement writes: their JSON is held.
+const ROWS: usize = 500;
 
 /// A run to be stored.
 #[derive(Clone, Debug)]
@@ -83,8 +84,32 @@ pub struct RunRow {
     pub artifact_key: Option<String>,
 }
 
+/// A resource to be stored: what a [`ResourceRow`] has, its attributes as they were written.
+#[derive(Clone, Debug, Serialize)]
+pub struct NewResource {
+    pub ordinal: i32,
+    pub part: String,
+    pub address: String,
+    pub deposed: Option<String>,
+    pub module_address: Option<String>,
+    pub mode: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub name: String,
+    pub provider: String,
+    pub action: String,
+    pub actions: Vec<String>,
+    pub action_reason: Option<String>,
+    pub deferred_reason: Option<String>,
+    pub previous_address: Option<String>,
+    pub is_imported: bool,
+    pub outcome: Option<String>,
+    pub attributes: Box<RawValue>,
+    pub is_cut: bool,
+}
+
 /// A resource of a run.
-#[derive(Clone, Debug, Serialize, serde::Deserialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, serde::Deserialize, sqlx::FromRow, ToSchema)]
 #[schema(as = ChangeResource)]
 pub struct ResourceRow {
     pub ordinal: i32,
@@ -95,6 +120,7 @@ pub struct ResourceRow {
     pub module_address: Option<String>,
     pub mode: String,
     #[serde(rename = "type")]
+    #[sqlx(rename = "type")]
     pub kind: String,
     pub name: String,
     pub provider: String,
@@ -103,6 +129,8 @@ pub struct ResourceRow {
     /// As the document has it.
     pub actions: Vec<String>,
     pub action_reason: Option<String>,
+    /// Why it waits for a later plan, as Terraform says it: `instance_count_unknown`, `provider_config_unknown`, …
+    pub deferred_reason: Option<String>,
     pub previous_address: Option<String>,
     pub is_imported: bool,
     /// How an apply ended it: `complete | errored | started`.
@@ -149,11 +177,11 @@ pub async fn insert(connection: &mut PgConnection, run: &NewRun) -> sqlx::Result
     Ok(done.rows_affected())
 }
 
-/// Stores the resources of a run, some thousand at a time.
+/// Stores the resources of a run, some hundred at a time.
 pub async fn insert_resources(
     connection: &mut PgConnection,
     run_id: Uuid,
-    rows: impl Iterator<Item = ResourceRow>,
+    rows: impl Iterator<Item = NewResource>,
 ) -> sqlx::Result<u64> {
     let mut rows = rows.peekable();
     let mut stored = 0;
@@ -161,12 +189,13 @@ pub async fn insert_resources(
         let some: Vec<_> = rows.by_ref().take(ROWS).collect();
         let done = sqlx::query!(
             "insert into change_resources (run_id, ordinal, part, address, deposed, module_address, mode, type, name,
-                 provider, action, actions, action_reason, previous_address, is_imported, outcome, attributes, is_cut)
+                 provider, action, actions, action_reason, deferred_reason, previous_address, is_imported, outcome, attributes,
+                 is_cut)
              select $1, ordinal, part, address, deposed, module_address, mode, type, name, provider, action, actions,
-                 action_reason, previous_address, is_imported, outcome, attributes, is_cut
+                 action_reason, deferred_reason, previous_address, is_imported, outcome, attributes, is_cut
              from jsonb_to_recordset($2) as i (ordinal int, part text, address text, deposed text, module_address text,
                  mode text, type text, name text, provider text, action text, actions text[], action_reason text,
-                 previous_address text, is_imported bool, outcome text, attributes jsonb, is_cut bool)",
+                 deferred_reason text, previous_address text, is_imported bool, outcome text, attributes jsonb, is_cut bool)",
             run_id,
             sqlx::types::Json(&some) as _,
         )
@@ -224,43 +253,29 @@ pub async fn find(
     .await
 }
 
-/// Resources of a run in the document's order: those after this one. Without `with_unchanged` not those that stay as they are.
-pub async fn list_resources(
+/// Plays of which nothing came since then were interrupted. Answers their changes.
+pub async fn update_interrupted(
     connection: &mut PgConnection,
-    run_id: Uuid,
-    with_unchanged: bool,
-    after: i32,
-    limit: i64,
-) -> sqlx::Result<Vec<ResourceRow>> {
-    sqlx::query_as!(
-        ResourceRow,
-        r#"select ordinal, part, address, deposed, module_address, mode, type as kind, name, provider, action, actions,
-             action_reason, previous_address, is_imported, outcome, attributes, is_cut
-         from change_resources
-         where run_id = $1 and ordinal > $2
-           and ($3 or action <> 'no_op' or is_imported or previous_address is not null)
-         order by ordinal limit $4"#,
-        run_id,
-        after,
-        with_unchanged,
-        limit,
+    before: OffsetDateTime,
+) -> sqlx::Result<Vec<Uuid>> {
+    sqlx::query_scalar!(
+        "update change_runs set outcome = 'interrupted' where outcome = 'running' and ended_at < $1
+         returning change_id",
+        before,
     )
     .fetch_all(connection)
     .await
 }
 
-/// How many those are.
-pub async fn count_resources(
+/// The blobs of a change's runs.
+pub async fn list_artifacts(
     connection: &mut PgConnection,
-    run_id: Uuid,
-    with_unchanged: bool,
-) -> sqlx::Result<i64> {
+    change_id: Uuid,
+) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar!(
-        r#"select count(*) as "count!" from change_resources
-           where run_id = $1 and ($2 or action <> 'no_op' or is_imported or previous_address is not null)"#,
-        run_id,
-        with_unchanged,
+        r#"select artifact_key as "key!" from change_runs where change_id = $1 and artifact_key is not null"#,
+        change_id,
     )
-    .fetch_one(connection)
+    .fetch_all(connection)
     .await
 }

@@ -23,7 +23,7 @@ pub struct ChangeRow {
     pub ended_at: OffsetDateTime,
     /// `planned | running | succeeded | failed | interrupted | unknown`.
     pub outcome: String,
-    /// Of `terraform`, `ansible`.
+    /// Of `terraform`, `ansible`; `manual` where somebody wrote it down.
     pub tools: Vec<String>,
     pub repository: Option<String>,
     #[serde(rename = "commit")]
@@ -39,6 +39,8 @@ pub struct ChangeRow {
     pub change_count: i64,
     pub destroy_count: i64,
     pub host_count: i64,
+    /// Of what people say of it, not of its runs; the `ETag` has it too.
+    pub version: i64,
 }
 
 /// Which changes.
@@ -48,6 +50,7 @@ pub struct Which {
     pub actor: Option<String>,
     pub tool: Option<String>,
     pub outcome: Option<String>,
+    pub host_id: Option<Uuid>,
     pub from: Option<OffsetDateTime>,
     pub to: Option<OffsetDateTime>,
 }
@@ -166,7 +169,7 @@ pub async fn refresh(
              add_count = coalesce((select (summary->>'add')::bigint from plan), 0),
              change_count = coalesce((select (summary->>'change')::bigint from plan), 0),
              destroy_count = coalesce((select (summary->>'destroy')::bigint from plan), 0),
-             updated_at = $2, version = version + 1
+             updated_at = $2
          from (select min(started_at) as started_at, max(ended_at) as ended_at,
                    array_agg(distinct tool order by tool) as tools from runs) as r
          where c.change_id = $1 and r.started_at is not null",
@@ -186,6 +189,39 @@ pub async fn find(
     let mut sql = QueryBuilder::new("select * from changes where change_id = ");
     sql.push_bind(change_id);
     sql.build_query_as().fetch_optional(connection).await
+}
+
+/// A change that is past its retention.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
+    pub change_id: Uuid,
+    /// Somebody wrote it down.
+    pub is_manual: bool,
+}
+
+/// Changes that ended before then, the oldest first.
+pub async fn list_ended_before(
+    connection: &mut PgConnection,
+    before: OffsetDateTime,
+    limit: i64,
+) -> sqlx::Result<Vec<Ended>> {
+    sqlx::query_as!(
+        Ended,
+        r#"select change_id, origin = 'manual' as "is_manual!" from changes where ended_at < $1
+           order by ended_at, change_id limit $2"#,
+        before,
+        limit,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// Deletes a change with its runs and all they say.
+pub async fn delete(connection: &mut PgConnection, change_id: Uuid) -> sqlx::Result<u64> {
+    let done = sqlx::query!("delete from changes where change_id = $1", change_id)
+        .execute(connection)
+        .await?;
+    Ok(done.rows_affected())
 }
 
 /// Changes, newest first: those from before `before`.
@@ -231,6 +267,11 @@ fn push(sql: &mut QueryBuilder<Postgres>, which: &Which) {
         sql.push(" and tools @> array[")
             .push_bind(tool.clone())
             .push("]");
+    }
+    if let Some(host_id) = which.host_id {
+        sql.push(" and change_id in (select change_id from change_hosts where host_id = ")
+            .push_bind(host_id)
+            .push(")");
     }
     if let Some(from) = which.from {
         sql.push(" and started_at >= ").push_bind(from);

@@ -101,6 +101,51 @@ pub async fn delete(
     Ok(done.rows_affected())
 }
 
+/// Where hosts stand that a run of Terraform destroyed and no source lists. No source can be called so.
+const DESTROYED: &str = "(changes)";
+
+/// Says that a host was destroyed: in each source that lists it, else in a ledger of their own.
+pub async fn mark_destroyed(
+    connection: &mut PgConnection,
+    host: Uuid,
+    now: OffsetDateTime,
+) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "update expected_hosts set destroyed_at = coalesce(destroyed_at, $2) where host_id = $1",
+        host,
+        now,
+    )
+    .execute(&mut *connection)
+    .await?;
+    if done.rows_affected() > 0 {
+        return Ok(done.rows_affected());
+    }
+    sqlx::query!(
+        "insert into inventories (source, kind, synced_at, synced_by, entry_count)
+         values ($1, 'terraform', $2, 'changes', 0) on conflict do nothing",
+        DESTROYED,
+        now,
+    )
+    .execute(&mut *connection)
+    .await?;
+    let done = sqlx::query!(
+        "insert into expected_hosts (source, key, entry, name, instance_id, addresses, host_id, first_seen_at,
+             last_seen_at, gone_at, destroyed_at)
+         select $1, host_id::text, jsonb_build_object('key', host_id::text, 'name', name, 'instance_id', instance_id,
+                 'addresses', array(select host(a) from unnest(addresses) as a), 'tags', '{}'::text[],
+                 'environment', environment, 'owner', owner, 'destroyed', true),
+             name, instance_id, addresses, host_id, $3, $3, $3, $3
+         from hosts where host_id = $2
+         on conflict do nothing",
+        DESTROYED,
+        host,
+        now,
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}
+
 /// Those of `hosts` that another source lists.
 pub async fn list_listed_elsewhere(
     connection: &mut PgConnection,

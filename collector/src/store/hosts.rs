@@ -67,6 +67,28 @@ pub async fn lock(
     .await
 }
 
+/// What a host is called.
+pub async fn get_name(connection: &mut PgConnection, host: HostId) -> sqlx::Result<String> {
+    sqlx::query_scalar!("select name from hosts where host_id = $1", host.0)
+        .fetch_one(connection)
+        .await
+}
+
+/// Whether a host has one of these tags.
+pub async fn has_tag(
+    connection: &mut PgConnection,
+    host: HostId,
+    tags: &[String],
+) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select tags && $2 as "has!" from hosts where host_id = $1"#,
+        host.0,
+        tags,
+    )
+    .fetch_one(connection)
+    .await
+}
+
 /// Makes a clone's hidden host one like any other.
 pub async fn update_own(connection: &mut PgConnection, host: HostId) -> sqlx::Result<u64> {
     let done = sqlx::query!(
@@ -88,26 +110,35 @@ pub async fn update_identity(connection: &mut PgConnection, hosts: &[Uuid]) -> s
              addresses = case when 'addresses' = any(h.edited) then h.addresses
                               else coalesce(s.addresses, h.addresses) end,
              instance_id = coalesce(s.instance_id, h.instance_id),
+             dmi_uuid = coalesce(s.dmi_uuid, h.dmi_uuid), dmi_serial = coalesce(s.dmi_serial, h.dmi_serial),
+             macs = coalesce(s.macs, h.macs),
              os_id = coalesce(s.os_id, h.os_id),
              os_name = coalesce(s.os_name, h.os_name)
          from (
              select host_id, facts_name(facts) as name, facts #>> '{facts.identity,machine_id}' as machine_id,
-                 facts_addresses(facts) as addresses, left(facts #>> '{facts.cloud,instance_id}', 128) as instance_id,
+                 facts_addresses(facts) as addresses,
+                 left(coalesce(facts #>> '{facts.cloud,instance_id}', facts #>> '{facts.dmi,cloud,instance_id}'), 128)
+                     as instance_id,
+                 lower(left(facts #>> '{facts.dmi,uuid}', 64)) as dmi_uuid,
+                 left(facts #>> '{facts.dmi,serial}', 128) as dmi_serial,
+                 case when facts ? 'facts.network' then network_macs(facts -> 'facts.network') end as macs,
                  left(facts #>> '{facts.os,id}', 64) as os_id,
                  left(facts #>> '{facts.os,pretty_name}', 128) as os_name
              from (
                  select host_id, jsonb_object_agg(key, body) as facts from facts
                  where host_id = any($1)
-                   and key in ('facts.identity', 'facts.network', 'facts.cloud', 'facts.os')
+                   and key in ('facts.identity', 'facts.network', 'facts.cloud', 'facts.dmi', 'facts.os')
                  group by host_id order by host_id
              ) as told
          ) as s
          where h.host_id = s.host_id
-           and (h.name, h.machine_id, h.addresses, h.instance_id, h.os_id, h.os_name) is distinct from
+           and (h.name, h.machine_id, h.addresses, h.instance_id, h.dmi_uuid, h.dmi_serial, h.macs, h.os_id, h.os_name)
+               is distinct from
                (case when 'name' = any(h.edited) then h.name else coalesce(s.name, h.name) end,
                 coalesce(s.machine_id, h.machine_id),
                 case when 'addresses' = any(h.edited) then h.addresses else coalesce(s.addresses, h.addresses) end,
-                coalesce(s.instance_id, h.instance_id), coalesce(s.os_id, h.os_id),
+                coalesce(s.instance_id, h.instance_id), coalesce(s.dmi_uuid, h.dmi_uuid),
+                coalesce(s.dmi_serial, h.dmi_serial), coalesce(s.macs, h.macs), coalesce(s.os_id, h.os_id),
                 coalesce(s.os_name, h.os_name))",
         hosts,
     )

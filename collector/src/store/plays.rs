@@ -133,6 +133,23 @@ pub async fn upsert_hosts(
     Ok(done.rows_affected())
 }
 
+/// What is known by now of a run's hosts with these numbers.
+pub async fn list_hosts(
+    connection: &mut PgConnection,
+    run_id: Uuid,
+    numbers: &[i32],
+) -> sqlx::Result<Vec<Host>> {
+    sqlx::query_as!(
+        Host,
+        "select number, name, ansible_host, machine_id, product_uuid, fqdn, distribution, distribution_version
+         from play_hosts where run_id = $1 and number = any($2) order by number",
+        run_id,
+        numbers,
+    )
+    .fetch_all(connection)
+    .await
+}
+
 /// Stores the recap of hosts by their names.
 pub async fn update_recap(
     connection: &mut PgConnection,
@@ -208,7 +225,8 @@ pub async fn upsert_tasks(
     Ok(done.rows_affected())
 }
 
-/// Stores results by their number in the run.
+/// Stores results by their number in the run, and counts those that are stored into their tasks. Answers how many tasks
+/// those are of.
 pub async fn insert_results(
     connection: &mut PgConnection,
     run_id: Uuid,
@@ -219,12 +237,23 @@ pub async fn insert_results(
         .map(|(seq, result)| serde_json::json!({"seq": seq, "body": result}))
         .collect();
     let done = sqlx::query!(
-        "insert into change_results (run_id, seq, task, batch, host, status, ignored, ended_at, body)
-         select $1, seq, body->>'task', (body->>'batch')::int, body->>'host', body->>'status',
-             (body->>'ignored')::boolean, (body->>'ended_at')::timestamptz,
-             jsonb_strip_nulls(body) - array['task', 'batch', 'host', 'status', 'ignored', 'ended_at']
-         from jsonb_to_recordset($2) as i (seq bigint, body jsonb)
-         on conflict do nothing",
+        "with stored as (
+             insert into change_results (run_id, seq, task, batch, host, status, ignored, ended_at, body)
+             select $1, seq, body->>'task', (body->>'batch')::int, body->>'host', body->>'status',
+                 (body->>'ignored')::boolean, (body->>'ended_at')::timestamptz,
+                 jsonb_strip_nulls(body) - array['task', 'batch', 'host', 'status', 'ignored', 'ended_at']
+             from jsonb_to_recordset($2) as i (seq bigint, body jsonb)
+             on conflict do nothing
+             returning task, batch, status, ignored
+         ), counted as (
+             select task, batch, count(*) filter (where status = 'changed') as changed,
+                 count(*) filter (where status in ('failed', 'unreachable')) as failed,
+                 count(*) filter (where ignored) as ignored
+             from stored group by task, batch
+         )
+         update change_tasks t
+         set changed = t.changed + c.changed, failed = t.failed + c.failed, ignored = t.ignored + c.ignored
+         from counted c where t.run_id = $1 and t.task = c.task and t.batch = c.batch",
         run_id,
         Json(&rows) as _,
     )
@@ -244,7 +273,7 @@ pub async fn update_run(
     let (ended_at, outcome) = end.unzip();
     let done = sqlx::query!(
         "update change_runs r
-         set ended_at = greatest(r.started_at, coalesce($2::timestamptz, $5::timestamptz)), outcome = coalesce($3::text, r.outcome),
+         set ended_at = greatest(r.started_at, coalesce($2::timestamptz, $5::timestamptz)), outcome = coalesce($3::text, case when r.outcome = 'interrupted' then 'running' else r.outcome end),
              warnings = r.warnings || $4,
              summary = jsonb_build_object('hosts', s.hosts, 'ok', s.ok, 'changed', s.changed, 'failures', s.failures,
                  'unreachable', s.unreachable, 'skipped', s.skipped, 'rescued', s.rescued, 'ignored', s.ignored)
@@ -274,17 +303,9 @@ pub async fn list_tasks(
 ) -> sqlx::Result<Vec<TaskRow>> {
     sqlx::query_as!(
         TaskRow,
-        r#"select t.task, t.batch, t.first_seq, t.play, t.at, t.ended_at, t.name, t.action, t.role, t.path, t.line, t.tags,
-             t.is_handler, t.check_mode, t.ok, t.skipped, coalesce(r.changed, 0) as "changed!",
-             coalesce(r.failed, 0) as "failed!", coalesce(r.ignored, 0) as "ignored!"
-           from change_tasks t
-           left join lateral (
-               select count(*) filter (where status = 'changed') as changed,
-                   count(*) filter (where status in ('failed', 'unreachable')) as failed,
-                   count(*) filter (where ignored) as ignored
-               from change_results r where r.run_id = t.run_id and r.task = t.task and r.batch = t.batch
-           ) as r on true
-           where t.run_id = $1 and t.first_seq > $2 order by t.first_seq limit $3"#,
+        "select task, batch, first_seq, play, at, ended_at, name, action, role, path, line, tags, is_handler, check_mode,
+             ok, skipped, changed, failed, ignored
+         from change_tasks where run_id = $1 and first_seq > $2 order by first_seq limit $3",
         run_id,
         after,
         limit,
@@ -297,35 +318,6 @@ pub async fn list_tasks(
 pub async fn count_tasks(connection: &mut PgConnection, run_id: Uuid) -> sqlx::Result<i64> {
     sqlx::query_scalar!(
         r#"select count(*) as "count!" from change_tasks where run_id = $1"#,
-        run_id
-    )
-    .fetch_one(connection)
-    .await
-}
-
-/// Results of a run in the order in which they came: those after this one.
-pub async fn list_results(
-    connection: &mut PgConnection,
-    run_id: Uuid,
-    after: i64,
-    limit: i64,
-) -> sqlx::Result<Vec<ResultRow>> {
-    sqlx::query_as!(
-        ResultRow,
-        "select seq, task, batch, host, status, ignored, ended_at, body from change_results
-         where run_id = $1 and seq > $2 order by seq limit $3",
-        run_id,
-        after,
-        limit,
-    )
-    .fetch_all(connection)
-    .await
-}
-
-/// How many results a run has.
-pub async fn count_results(connection: &mut PgConnection, run_id: Uuid) -> sqlx::Result<i64> {
-    sqlx::query_scalar!(
-        r#"select count(*) as "count!" from change_results where run_id = $1"#,
         run_id
     )
     .fetch_one(connection)

@@ -3,6 +3,7 @@
 //! The sources stand in [`sources`]; a row's id begins with its source's name, so that (time, id) orders the rows of
 //! all of them. [`crate::timeline`] merges them.
 
+pub mod around;
 pub mod sources;
 
 use infratrack_shared::ids::HostId;

@@ -127,7 +127,7 @@ fn verb(action: &str) -> &str {
     }
 }
 
-fn begun(text: &str) -> String {
+pub(super) fn begun(text: &str) -> String {
     let mut letters = text.chars();
     let first = letters
         .next()

@@ -5,7 +5,7 @@ use serde_json::Value;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
-use super::{Item, diff, of_event, packages};
+use super::{Item, attribution, changes, diff, of_event, packages};
 use crate::store::timeline::Row;
 use crate::store::timeline::Source;
 
@@ -50,6 +50,7 @@ pub fn item(source: &Source, row: Row, now: OffsetDateTime) -> Item {
         "command" => command(&row, now),
         "task" => task(&row),
         "package" => package(&row),
+        "change" => worded("change", changes::words(&row.what, row.body.as_ref())),
         "issued" => told("certificate", "neutral", "Certificate issued").with(until(&row)),
         "revoked" => told("certificate", "bad", "Certificate revoked").with(text(&row, "reason")),
         "dropped" => told("conflict", "neutral", "The other machine is refused")
@@ -61,7 +62,14 @@ pub fn item(source: &Source, row: Row, now: OffsetDateTime) -> Item {
             plain(&row.what),
         ),
     };
+    let of_change = |field: &str| text(&row, field).filter(|_| told.kind == "change");
+    let id = |field: &str| of_change(field)?.parse().ok();
     Item {
+        change_id: id("change_id"),
+        run_id: id("run_id"),
+        change_title: of_change("title"),
+        outcome: of_change("outcome"),
+        unattributed: false,
         id: row.id,
         kind: told.kind,
         at: row.at,
@@ -148,9 +156,15 @@ fn boot(kind: &'static str, row: &Row) -> Told {
 }
 
 fn package(row: &Row) -> Told {
-    let words = packages::words(row.body.as_ref());
+    let mut words = packages::words(row.body.as_ref());
+    let tool = || attribution::automatic(row.body.as_ref()).map(ToOwned::to_owned);
+    words.by = words.by.or_else(tool);
+    worded("package", words)
+}
+
+fn worded(kind: &'static str, words: packages::Words) -> Told {
     Told {
-        kind: "package",
+        kind,
         title: words.title,
         detail: words.detail,
         by: words.by,

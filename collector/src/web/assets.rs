@@ -40,6 +40,7 @@ const ASSETS: &[(&str, &str, &[u8])] = &[
     ("palette.js", SCRIPT, own!("palette.js")),
     ("hosts.js", SCRIPT, own!("hosts.js")),
     ("live.js", SCRIPT, own!("live.js")),
+    ("refresh.js", SCRIPT, own!("refresh.js")),
     ("host.css", CSS, own!("host.css")),
     ("host.js", SCRIPT, own!("host.js")),
     ("charts.js", SCRIPT, own!("charts.js")),

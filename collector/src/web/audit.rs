@@ -156,10 +156,13 @@ impl AuditPage {
         minute.unwrap_or_default().to_owned()
     }
 
-    /// Of a host's page.
+    /// Of a host's or a change's page.
     fn subject(entry: &Entry) -> Option<String> {
         match entry.subject_kind.as_str() {
             "host" => Some(format!("/hosts/{}", entry.subject_id)),
+            "change" if entry.action != "change.delete" => {
+                Some(format!("/changes/{}", entry.subject_id))
+            }
             _ => None,
         }
     }

@@ -21,10 +21,12 @@ use crate::web::{assets, words};
 pub const THEME_COOKIE: &str = "theme";
 
 /// The places of the navigation: where, and what it is called.
-const PLACES: [(&str, &str); 6] = [
+const PLACES: [(&str, &str); 8] = [
     ("/", "Overview"),
     ("/hosts", "Hosts"),
     ("/patches", "Patches"),
+    ("/changes", "Changes"),
+    ("/backups", "Backups"),
     ("/inventory", "Inventory"),
     ("/audit", "Audit"),
     ("/settings", "Settings"),

@@ -7,6 +7,7 @@ pub mod facts;
 pub mod latest;
 pub mod query;
 pub mod timeline;
+pub mod what_changed;
 
 use std::sync::Arc;
 

@@ -44,11 +44,12 @@ impl Key {
 }
 
 /// The table.
-pub const KEYS: [Key; 15] = [
+pub const KEYS: [Key; 16] = [
     Key::of("Ctrl+K", "Search everything", "palette"),
     Key::of("/", "To the search", "search"),
     Key::go("g o", "Overview", "/"),
     Key::go("g h", "Hosts", "/hosts"),
+    Key::go("g c", "Changes", "/changes"),
     Key::go("g i", "Inventory", "/inventory"),
     Key::go("g a", "Audit log", "/audit"),
     Key::go("g s", "Settings", "/settings"),

@@ -3,6 +3,8 @@
 pub mod advisories;
 pub mod assets;
 pub mod audit;
+pub mod backups;
+pub mod changes;
 pub mod conflicts;
 pub mod docs;
 pub mod escape;

@@ -26,7 +26,7 @@ const PACKAGES: i64 = 5;
 const Q_CHARS: usize = 256;
 
 /// Pages and actions: which of both, where, what it is called, and by which other words it is found.
-const ENTRIES: [(&str, &str, &str, &str); 23] = [
+const ENTRIES: [(&str, &str, &str, &str); 25] = [
     ("page", "/", "Overview", "home start"),
     ("page", "/hosts", "Hosts", "fleet servers machines"),
     (
@@ -40,6 +40,18 @@ const ENTRIES: [(&str, &str, &str, &str); 23] = [
         "/packages",
         "Packages",
         "installed software versions",
+    ),
+    (
+        "page",
+        "/changes",
+        "Changes",
+        "terraform ansible plans plays applies drift",
+    ),
+    (
+        "action",
+        "/changes/new",
+        "Write down a change",
+        "manual note",
     ),
     (
         "page",

@@ -18,14 +18,17 @@ use uuid::Uuid;
 use crate::harness::{Collector, eventually, eventually_within};
 
 /// What the leader alone does.
-const FLEET: [&str; 16] = [
+const FLEET: [&str; 20] = [
     "advisories",
     "audit_checkpoint",
     "audit_seal",
     "ca_log",
     "ca_log_removal",
     "ca_log_replay",
+    "change_links",
+    "change_retention",
     "fleet_counts",
+    "interrupted_plays",
     "inventory",
     "inventory_links",
     "liveness",
@@ -35,6 +38,7 @@ const FLEET: [&str; 16] = [
     "probes",
     "rollup",
     "sample",
+    "stale_runs",
 ];
 /// Another collector leads within this.
 const TAKEN_OVER: Duration = Duration::from_secs(15);

@@ -11,6 +11,7 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgPool};
 
 use crate::harness::{Collector, eventually};
+use crate::patches::pages::page;
 
 /// The whole fleet has two hours of heartbeats; these are enough.
 pub(crate) fn small() -> Fleet {
@@ -128,6 +129,103 @@ async fn the_sample_fleet_is_seen_found_and_removed_without_a_trace() {
     assert_eq!(load(&collector, small()).await.unwrap(), 70, "and again");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_done_to_the_sample_fleet_is_on_the_pages_of_changes_and_hosts() {
+    let collector = Collector::start().await;
+    load(&collector, small()).await.unwrap();
+    let list = collector.get("/api/v1/changes").await;
+    assert_eq!(list["total"], 6, "{list}");
+    for (query, count) in [
+        ("tool=terraform", 3),
+        ("tool=ansible", 3),
+        ("tool=manual", 1),
+        ("outcome=failed", 2),
+        ("outcome=planned", 1),
+    ] {
+        let found = collector.get(&format!("/api/v1/changes?{query}")).await;
+        assert_eq!(found["total"], count, "{query}: {found}");
+    }
+    for change in items(&list) {
+        let id = change["id"].as_str().unwrap();
+        assert!(change["host_count"].as_i64() >= Some(1), "{change}");
+        let shown = page(&collector, &format!("/changes/{id}")).await;
+        assert!(shown.contains(change["title"].as_str().unwrap()), "{shown}");
+    }
+    // One commit: planned, applied and played.
+    let both = items(&list)
+        .iter()
+        .find(|change| change["tools"].as_array().unwrap().len() == 2);
+    let rollout = collector
+        .get(&format!(
+            "/api/v1/changes/{}",
+            both.unwrap()["id"].as_str().unwrap()
+        ))
+        .await;
+    let kinds: Vec<_> = rollout["runs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|run| &run["kind"])
+        .collect();
+    assert_eq!(kinds, ["plan", "apply", "play"]);
+    assert_eq!(rollout["change"]["host_count"], 4);
+    let list = page(&collector, "/changes").await;
+    for text in [
+        "Replaced the switch of rack 12 in fra1",
+        "Ansible play",
+        "data-production",
+    ] {
+        assert!(list.contains(text), "{text}: {list}");
+    }
+    the_pages_of_hosts_tell_it(&collector).await;
+}
+
+/// A play failed for the full disk, and somebody installed something since.
+async fn the_pages_of_hosts_tell_it(collector: &Collector) {
+    let found = collector.get("/api/v1/hosts?q=db-004").await;
+    let id = items(&found)[0]["id"].as_str().unwrap();
+    let told = collector
+        .get(&format!("/api/v1/hosts/{id}/what-changed"))
+        .await;
+    let gravities: Vec<_> = items(&told)
+        .iter()
+        .map(|item| item["gravity"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        gravities,
+        ["failed_change", "packages", "planned_only"],
+        "{told}"
+    );
+    assert_eq!(told["counts"]["unattributed"], 1);
+    let shown = page(collector, &format!("/hosts/{id}/what-changed")).await;
+    assert!(
+        shown.contains("ncdu") && shown.contains("Ansible play"),
+        "{shown}"
+    );
+    let timeline = collector
+        .get(&format!("/api/v1/hosts/{id}/timeline?limit=50"))
+        .await;
+    let kinds: Vec<_> = items(&timeline)
+        .iter()
+        .map(|item| item["kind"].as_str().unwrap())
+        .collect();
+    assert!(
+        kinds.contains(&"change") && kinds.contains(&"package"),
+        "{timeline}"
+    );
+    // What a play upgraded is the play's.
+    let found = collector.get("/api/v1/hosts?q=web-001").await;
+    let id = items(&found)[0]["id"].as_str().unwrap();
+    let timeline = collector
+        .get(&format!("/api/v1/hosts/{id}/timeline?limit=50"))
+        .await;
+    let upgraded = items(&timeline)
+        .iter()
+        .find(|item| item["kind"] == "package")
+        .unwrap();
+    assert!(upgraded["change_id"].is_string(), "{upgraded}");
+}
+
 /// Facts, heartbeats, events and tasks of one of them, as its page asks for them.
 async fn the_full_disk_has_a_past(collector: &Collector) {
     let found = collector.get("/api/v1/hosts?q=db-004").await;
@@ -232,7 +330,7 @@ async fn sample_hosts_are_neither_loaded_between_real_ones_nor_removed_when_they
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_says_that_hosts_are_made_up() {
     let collector = Collector::start().await;
-    let page = || async {
+    let shown = || async {
         let request = http::Request::get("/hosts")
             .header("host", "test")
             .header("authorization", format!("Bearer {}", collector.admin_token))
@@ -241,8 +339,8 @@ async fn the_page_says_that_hosts_are_made_up() {
         let response = collector.request(request).await;
         String::from_utf8_lossy(response.body()).into_owned()
     };
-    assert!(!page().await.contains("made up"));
+    assert!(!shown().await.contains("made up"));
     load(&collector, small()).await.unwrap();
-    let shown = page().await;
+    let shown = shown().await;
     assert!(shown.contains("Sample hosts are shown"), "{shown}");
 }

@@ -85,9 +85,13 @@ async fn collectors_share_a_ca_and_a_database_by_aws_and_no_files() {
 
     let doctor = programs[1].run(&["doctor"]);
     let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
-    // The test's Postgres is none that doctor would call safe.
-    let wrong = said.lines().filter(|line| line.starts_with("FAIL"));
-    assert!(wrong.clone().all(|line| line.contains("fsync")), "{said}");
+    // The test's Postgres is none that doctor would call safe, and this machine's disk may be nearly full.
+    let expected = ["FAIL database settings: fsync", "FAIL disk space: "];
+    let mut wrong = said.lines().filter(|line| line.starts_with("FAIL"));
+    assert!(
+        wrong.all(|line| expected.iter().any(|begin| line.starts_with(begin))),
+        "{said}"
+    );
     assert!(said.contains("ok   certificate authority"), "{said}");
 }
 

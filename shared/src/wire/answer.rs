@@ -139,9 +139,6 @@ pub struct Policy {
     pub version: u64,
     #[serde(default)]
     pub intervals: Intervals,
-    /// Volumes to protect; their shape comes with backups.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub volumes: Vec<rmpv::Value>,
     /// Root certificates the agent accepts, DER. Empty: keep those it has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trust_bundle: Vec<ByteBuf>,
@@ -186,6 +183,8 @@ pub enum Action {
     RefreshFacts,
     /// Get a new certificate now.
     Renew,
+    /// Ask what there is to protect, now.
+    RefreshVolumes,
     RunBackup,
     RunDrill,
     Verify,

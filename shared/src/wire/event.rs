@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{self, DecodeError, EncodeError};
 use crate::ids::{BootId, CommandId, InstanceId, StreamId};
 use crate::time::UnixMillis;
+use crate::wire::backup::EndRun;
 use crate::wire::batch::Class;
 use crate::wire::packages::Manager;
 
@@ -20,6 +21,7 @@ pub enum Event {
     CertificateRenewed(CertificateRenewed),
     PackageTransaction(PackageTransaction),
     Boot(Boot),
+    BackupResult(EndRun),
     /// A kind of a newer agent, or of an operator's own.
     Unknown(rmpv::Value),
 }
@@ -65,6 +67,7 @@ kinds! {
     "certificate_renewed" => CertificateRenewed,
     "package_transaction" => PackageTransaction,
     "boot" => Boot,
+    "backup_result" => BackupResult,
 }
 
 /// An agent process began.

@@ -36,6 +36,18 @@ pub mod code {
     pub const RETURN_TOO_LATE: &str = "return_too_late";
     /// 403: the certificate was revoked, or its host retired. Keep the spool, stop sending.
     pub const CERTIFICATE_REVOKED: &str = "certificate_revoked";
+    /// 403: this run of Ansible was begun by another host, or with a token.
+    pub const ANOTHER_TOKEN: &str = "another_token";
+    /// 403: this collector takes no plays from this host. Keep them, and ask again later.
+    pub const PLAYS_NOT_ALLOWED: &str = "plays_not_allowed";
+    /// 409: another run of this volume is under way; its lease runs out within `Retry-After`.
+    pub const VOLUME_BUSY: &str = "volume_busy";
+    /// 409: another snapshot has this id, or the run has another snapshot; this one is to be sent under a new id by a new run.
+    pub const SNAPSHOT_DIFFERS: &str = "snapshot_differs";
+    /// 411: a pack or a snapshot needs a `Content-Length`.
+    pub const LENGTH_REQUIRED: &str = "length_required";
+    /// 416: not one range within the pack.
+    pub const RANGE_INVALID: &str = "range_invalid";
     /// 401: token unknown, used up, expired, or used from a wrong place; one answer for all.
     pub const TOKEN_INVALID: &str = "token_invalid";
     /// 400: the CSR is damaged or its key is not acceptable.

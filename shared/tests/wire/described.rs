@@ -52,6 +52,14 @@ fn the_table_of_limits_is_that_of_the_code() {
             limits::HEARTBEAT_FILESYSTEMS as u64,
         ),
         ("ENROLL_BYTES", limits::ENROLL_BYTES as u64),
+        ("PLAYS_BYTES", limits::PLAYS_BYTES as u64),
+        ("PLAYS_RECORDS", limits::PLAYS_RECORDS as u64),
+        ("BACKUP_BYTES", limits::BACKUP_BYTES as u64),
+        ("BACKUP_MISSING_IDS", limits::BACKUP_MISSING_IDS as u64),
+        ("BACKUP_PLACES", limits::BACKUP_PLACES as u64),
+        ("BACKUP_SNAPSHOTS", limits::BACKUP_SNAPSHOTS as u64),
+        ("BACKUP_VOLUMES", limits::BACKUP_VOLUMES as u64),
+        ("BACKUP_ERRORS", limits::BACKUP_ERRORS as u64),
         ("FRAME_BYTES", limits::FRAME_BYTES as u64),
         ("WAIT_MS", limits::WAIT_MS.into()),
         ("COMPRESS_ABOVE_BYTES", limits::COMPRESS_ABOVE_BYTES as u64),
@@ -91,6 +99,18 @@ fn every_code_of_a_problem_is_described_with_its_status() {
 }
 
 #[test]
+fn every_reason_of_a_run_is_described() {
+    let source = include_str!("../../src/wire/backup.rs");
+    let (_, reasons) = source.split_once("pub mod reason").expect("it is there");
+    let (_, described) = PAGE.split_once("Reasons: ").expect("the line is there");
+    let described = described.split("\n\n").next().unwrap_or_default();
+    for line in reasons.lines().filter(|line| line.contains("pub const")) {
+        let word = line.split('"').nth(1).expect("a text");
+        assert!(described.contains(&format!("`{word}`")), "{word}");
+    }
+}
+
+#[test]
 fn every_known_kind_of_event_is_described() {
     let described: Vec<&str> = rows("\n### Kinds of events").iter().map(|r| r[0]).collect();
     assert_eq!(described, Event::KINDS);
@@ -100,6 +120,16 @@ fn every_known_kind_of_event_is_described() {
 fn paths_and_types_of_content_are_those_of_the_code() {
     for word in [
         path::BATCH,
+        path::PLAYS,
+        path::BACKUP_VOLUMES,
+        path::BACKUP_RUNS,
+        path::BACKUP_BEAT,
+        path::BACKUP_END,
+        path::BACKUP_MISSING,
+        path::BACKUP_SNAPSHOTS,
+        path::BACKUP_PLACES,
+        path::PACKS,
+        path::SNAPSHOTS,
         path::RENEW,
         path::ENROLL,
         path::CHALLENGE,

@@ -1,7 +1,7 @@
 //! What release 0.1.0 sent, as values: one of every document, every field of it in use somewhere.
 
 use infratrack_shared::digest::Digest;
-use infratrack_shared::ids::{BootId, CommandId, HostId, InstanceId, StreamId};
+use infratrack_shared::ids::{BootId, CommandId, HostId, InstanceId, RunId, StreamId};
 use infratrack_shared::time::UnixMillis;
 use infratrack_shared::wire::answer::{
     Ack, Action, Command, Cursor, Expected, Frame, Goaway, Intervals, Policy, Rejected, StateAck,
@@ -26,6 +26,7 @@ use infratrack_shared::wire::packages::{
     Blocked, BlockedWhy, Database, Group, Manager, Package, PackageKey, PackagesPart,
     PendingUpdate, UpdateCheck, UpdatesPart,
 };
+use infratrack_shared::wire::plays::{Plays, PlaysTaken, RejectedPlay};
 use infratrack_shared::wire::problem::{Problem, code};
 use rmpv::Value;
 use serde_bytes::ByteBuf;
@@ -258,7 +259,6 @@ fn policy() -> Policy {
             heartbeat_ms: 15_000,
             facts_ms: 300_000,
         },
-        volumes: vec![map([("name", "etc".into())])],
         trust_bundle: vec![ByteBuf::from(vec![0x30, 0x03, 0x02, 0x01, 0x05])],
         features: vec!["packages".to_owned()],
     }
@@ -509,6 +509,7 @@ pub(crate) fn events() -> Vec<Event> {
             part: 1,
             parts: 2,
         }),
+        Event::BackupResult(crate::backups::end()),
     ]
 }
 
@@ -550,6 +551,36 @@ pub(crate) fn packages_part() -> PackagesPart {
                 arch: "amd64".to_owned(),
             }],
         }],
+    }
+}
+
+pub(crate) fn plays() -> Plays {
+    Plays {
+        protocol: 1,
+        run: RunId(id(9)),
+        first_seq: 8,
+        records: vec![
+            r#"{"kind":"host","number":0,"name":"web1"}"#.to_owned(),
+            r#"{"kind":"end","at":"2026-01-01T00:00:00.000Z","outcome":"ok"}"#.to_owned(),
+        ],
+    }
+}
+
+pub(crate) fn plays_taken() -> PlaysTaken {
+    PlaysTaken {
+        acked_seq: 9,
+        rejected: None,
+    }
+}
+
+pub(crate) fn plays_rejected() -> PlaysTaken {
+    PlaysTaken {
+        acked_seq: 7,
+        rejected: Some(RejectedPlay {
+            seq: 8,
+            status: 422,
+            detail: "is no record: missing field `name`".to_owned(),
+        }),
     }
 }
 

@@ -25,6 +25,15 @@ export const flows = {
       await follow(t, '24 h before', section);
       await t.has('The 24 h before');
       await t.look('day-before');
+      await t.page.getByLabel('Hours').fill('48');
+      await t.press('Show');
+      await t.has('The 48 h before');
+      await t.go(`/hosts/${t.job.host}/what-changed`);
+      await t.has('unattributed');
+      await t.page.getByText('2 changed during it').click();
+      await t.look('what-changed');
+      await follow(t, 'In order, on the timeline');
+      await t.look('changes');
       await follow(t, 'Back to the newest', section);
       await section.getByLabel('Jump to a time (UTC)').fill('2020-01-31T12:00');
       await t.press('Jump, UTC', section);

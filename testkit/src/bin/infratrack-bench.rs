@@ -1,13 +1,14 @@
 //! `infratrack-bench`: measures ingest against its baselines, which run in turns with it, and the API over a loaded
-//! fleet, its pages, and what inventories cost. See `bench::ingest`, `bench::api`, `bench::ui` and `bench::packages`.
+//! fleet, its pages, and what inventories and changes cost. See `bench::ingest`, `bench::api`, `bench::ui`, `bench::packages`
+//! and `bench::changes`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use infratrack_collector::clock::Clock;
-use infratrack_testkit::bench::{api, document, front, ingest, packages, report, ui};
+use infratrack_testkit::bench::{api, changes, document, front, ingest, packages, report, ui};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 #[derive(Debug, Parser)]
@@ -26,6 +27,8 @@ enum Command {
     Ui(Ui),
     /// Measures what inventories of packages cost, and questions about them
     Packages(Inventories),
+    /// Measures what plans and plays cost, and questions about what changed
+    Changes(Ledger),
     /// The bare front end
     #[command(hide = true)]
     Front {
@@ -108,6 +111,44 @@ struct Inventories {
     document: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+struct Ledger {
+    /// What of it
+    #[arg(long, value_delimiter = ',', default_value = "documents,plays,lists")]
+    parts: Vec<Part>,
+    /// Resource changes of the plan that is posted
+    #[arg(long, default_value_t = 35_000)]
+    plan: usize,
+    /// Hosts that changes are loaded of
+    #[arg(long, default_value_t = 2000)]
+    hosts: i32,
+    /// Changes that are loaded
+    #[arg(long, default_value_t = 20_000)]
+    changes: i32,
+    /// Resource changes of the largest plan that is loaded
+    #[arg(long, default_value_t = 100_000)]
+    resources: i32,
+    /// Results of tasks that are loaded, and that are posted
+    #[arg(long, default_value_t = 1_000_000)]
+    results: i32,
+    /// Requests of each question
+    #[arg(long, default_value_t = 100)]
+    requests: usize,
+    /// The document whose section `changes` is written; none: it is printed
+    #[arg(long)]
+    document: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// A large plan, and what is refused
+    Documents,
+    /// Records of plays
+    Plays,
+    /// Lists and pages over a year of changes
+    Lists,
+}
+
 fn main() -> ExitCode {
     match start() {
         Ok(()) => ExitCode::SUCCESS,
@@ -128,6 +169,9 @@ fn start() -> anyhow::Result<()> {
         Command::Api(arguments) => tokio::runtime::Runtime::new()?.block_on(measure_api(arguments)),
         Command::Packages(arguments) => {
             tokio::runtime::Runtime::new()?.block_on(measure_packages(arguments))
+        }
+        Command::Changes(arguments) => {
+            tokio::runtime::Runtime::new()?.block_on(measure_changes(arguments))
         }
         Command::Ui(arguments) => tokio::runtime::Runtime::new()?.block_on(measure_ui(arguments)),
         // The generator is one thread: what it takes is not spent on handing work around.
@@ -223,6 +267,36 @@ async fn measure_packages(arguments: Inventories) -> anyhow::Result<()> {
     print(&text);
     if let Some(path) = arguments.document {
         document::write_section(&path, "packages", &text)?;
+    }
+    Ok(())
+}
+
+async fn measure_changes(arguments: Ledger) -> anyhow::Result<()> {
+    let has = |part| arguments.parts.contains(&part);
+    let options = changes::Options {
+        plan: arguments.plan,
+        results: usize::try_from(arguments.results)?,
+        past: changes::sample::Past {
+            hosts: arguments.hosts,
+            changes: arguments.changes,
+            resources: arguments.resources,
+            results: arguments.results,
+        },
+        requests: arguments.requests,
+        parts: changes::Parts {
+            documents: has(Part::Documents),
+            lists: has(Part::Lists),
+            plays: has(Part::Plays),
+        },
+    };
+    let results = changes::run(options, say).await?;
+    let date = Clock::system().now().date().to_string();
+    let command: Vec<String> = std::env::args().skip(1).collect();
+    let command = format!("infratrack-bench {}", command.join(" "));
+    let text = changes::report::text(&results, &date, &command)?;
+    print(&text);
+    if let Some(path) = arguments.document {
+        document::write_section(&path, "changes", &text)?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! attacked, upgraded, and removed. `make e2e` builds what it needs, and tells it in short; with
 //! `INFRATRACK_E2E_FULL` set it is told at its whole length.
 
+mod backups;
 mod clone;
 mod control;
 mod faults;
@@ -62,6 +63,9 @@ fn a_fleet_from_nothing_to_nothing() -> anyhow::Result<()> {
     })?;
     step("what apt does is told", || {
         packages::are_told(&control, &repository, HOSTS[2])
+    })?;
+    step("volumes are backed up", || {
+        backups::are_made(&control, HOSTS[2])
     })?;
     step("dnf takes what is signed", || {
         repository::dnf_takes_what_is_signed(&control, &repository)

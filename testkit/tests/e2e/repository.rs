@@ -263,6 +263,8 @@ pub(crate) fn dnf_takes_what_is_signed(
     ensure!(users.lines().count() == 2, "users: {users}");
     let owner = root.inside(&["stat", "-c", "%U %a", "/var/lib/infratrack-agent"])?;
     ensure!(owner.trim() == "infratrack 700", "its state is {owner}");
+    let plays = root.inside(&["stat", "-c", "%U %G %a", "/var/spool/infratrack/ansible"])?;
+    ensure!(plays.trim() == "root infratrack 2770", "plays: {plays}");
     root.rpm(&["-V", "infratrack-agent", "infratrack-collector"])?;
     let enabled = root
         .path()

@@ -16,6 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::agents::writer::clones::{self, Arrived, Verdict};
 use crate::agents::writer::plan::{self, Answer, Plan, Planned, dead_letter, rejected};
 use crate::agents::writer::{Outcome, Report, Writer};
+use crate::backups::ending;
 use crate::failpoint::reach;
 use crate::store;
 use crate::store::events::Event;
@@ -183,6 +184,10 @@ async fn write(
         insert_events(transaction, &mut plan, reports, careful, now).await?;
     }
     finish_commands(transaction, &plan, reports, now).await?;
+    for (host, ended) in &plan.ended {
+        // Of a volume that is not the host's nothing is left but the event.
+        ending::end(transaction, *host, ended, now).await?;
+    }
     store_facts(transaction, &plan, now).await?;
     if !plan.gaps.is_empty() {
         store::gaps::insert(transaction, &plan.gaps, now).await?;

@@ -26,6 +26,8 @@ pub(super) struct Plan<'a> {
     pub heartbeats: Vec<Row<'a>>,
     pub events: Vec<Planned<'a>>,
     pub results: Vec<(HostId, infratrack_shared::wire::event::CommandResult)>,
+    /// How runs of backups ended.
+    pub ended: Vec<(HostId, infratrack_shared::wire::backup::EndRun)>,
     pub facts: BTreeMap<(HostId, String), Fact>,
     pub gaps: Vec<Gap>,
     pub dead: Vec<DeadLetter>,
@@ -126,6 +128,7 @@ pub(super) fn plan<'a>(
     plan.heartbeats
         .sort_by_key(|row| (row.host, row.at, row.heartbeat.stream, row.heartbeat.n));
     plan.events.sort_by_key(|planned| planned.event.host);
+    plan.ended.sort_by_key(|(host, ended)| (*host, ended.run));
     plan.gaps
         .sort_by_key(|gap| (gap.host, gap.stream, gap.class, gap.from_seq));
     plan
@@ -251,6 +254,7 @@ impl<'a> Plan<'a> {
         if Known::KINDS.contains(&record.kind.as_str()) {
             match Known::from_body(&record.kind, body) {
                 Ok(Known::CommandResult(result)) => self.results.push((report.host, result)),
+                Ok(Known::BackupResult(ended)) => self.ended.push((report.host, ended)),
                 Ok(_) => {}
                 Err(error) => {
                     self.dead

@@ -24,7 +24,9 @@ use crate::audit::{self, Change};
 use crate::caller::Caller;
 use crate::store::hosts::edit::{self, EditRow};
 use crate::store::hosts::{erase, merge};
-use crate::store::{agent_certs, expected_hosts, host_instances, host_search};
+use crate::store::{
+    agent_certs, change_links, expected_hosts, host_instances, host_search, volumes,
+};
 
 /// An agent that reported within this is at work.
 const AT_WORK: Duration = Duration::minutes(10);
@@ -266,6 +268,7 @@ async fn move_rows(connection: &mut PgConnection, from: HostId, to: HostId) -> s
         host_search::update_fact_words(connection, &[to.0]).await?;
     }
     expected_hosts::update_merged(connection, from.0, to.0).await?;
+    change_links::update_merged(connection, from.0, to.0).await?;
     merge::update_merged(connection, from, to).await.map(drop)
 }
 
@@ -297,6 +300,10 @@ pub async fn delete(
     if row.retired_at.is_none() && last_seen_at.is_some_and(|at| at > now - AT_WORK) {
         let detail = "its agent reported in the last 10 minutes; retire the host first";
         return Err(Problem::conflict("agent_reports", detail));
+    }
+    if volumes::is_any_left(&mut transaction, &all).await? {
+        let detail = "it has volumes or snapshots; delete its volumes and wait until their snapshots are gone";
+        return Err(Problem::conflict("volumes_left", detail));
     }
     revoke(&mut transaction, &all, &caller, "the host was deleted", now).await?;
     let rows = erase::delete_rows(&mut transaction, &all).await?;

@@ -24,8 +24,8 @@ use crate::timeline::{self, Asked, Item, KINDS, MOST, Place, Timeline};
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, default)]
 pub struct TimelineQuery {
-    /// Any of `state`, `event`, `gap`, `downtime`, `fact`, `command`, `task`, `certificate`, `conflict` and `audit`, with
-    /// commas; all where it is not said.
+    /// Any of `state`, `event`, `change`, `package`, `gap`, `downtime`, `fact`, `command`, `task`, `certificate`, `conflict`
+    /// and `audit`, with commas; all where it is not said.
     pub kinds: Option<String>,
     /// Before this time (RFC 3339).
     #[serde(with = "time::serde::rfc3339::option")]
@@ -54,7 +54,8 @@ pub struct TimelinePage {
     pub previous_cursor: Option<String>,
 }
 
-/// Lists everything that happened to the host, newest first. Who changed what (`audit`) is there for those who may read
+/// Lists everything that happened to the host, newest first: of each change, each run that touched it. Changes of packages
+/// and facts name the change during which they happened, or are `unattributed`. Who changed what (`audit`) is there for those who may read
 /// the audit log.
 #[utoipa::path(
     get,

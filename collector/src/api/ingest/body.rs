@@ -5,6 +5,7 @@ use std::io::Write;
 use axum::body::Body;
 use http::StatusCode;
 use http::header::{CONTENT_ENCODING, HeaderMap};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 
 use crate::api::problem::Problem;
@@ -43,9 +44,10 @@ enum Unpacker {
 }
 
 impl Unpacker {
-    fn new(name: &str, limit: usize) -> std::io::Result<Option<Self>> {
+    /// `announced`: how long the body says to be.
+    fn new(name: &str, announced: usize, limit: usize) -> std::io::Result<Option<Self>> {
         let limited = Limited {
-            bytes: Vec::new(),
+            bytes: Vec::with_capacity(announced.min(limit)),
             limit,
             is_over: false,
         };
@@ -95,6 +97,9 @@ impl Unpacker {
 pub async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Vec<u8>, Problem> {
     let said = headers.get(CONTENT_ENCODING);
     let said = said.map(|value| value.to_str().unwrap_or("?").trim().to_ascii_lowercase());
+    // A vector that grows has two copies of what it holds. What is never written takes no memory.
+    let announced = body.size_hint().exact().unwrap_or(0);
+    let announced = usize::try_from(announced).unwrap_or(usize::MAX);
     let mut unpacker: Option<Unpacker> = None;
     let mut body = body;
     while let Some(frame) = body.frame().await {
@@ -104,7 +109,7 @@ pub async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Vec<u
         };
         if unpacker.is_none() {
             let name = said.as_deref().unwrap_or(by_magic(&data));
-            unpacker = Some(open(name, limit)?);
+            unpacker = Some(open(name, announced, limit)?);
         }
         if let Some(unpacker) = &mut unpacker
             && unpacker.write(&data).is_err()
@@ -124,8 +129,8 @@ pub async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Vec<u
     }
 }
 
-fn open(name: &str, limit: usize) -> Result<Unpacker, Problem> {
-    let made = Unpacker::new(name, limit).map_err(Problem::unavailable)?;
+fn open(name: &str, announced: usize, limit: usize) -> Result<Unpacker, Problem> {
+    let made = Unpacker::new(name, announced, limit).map_err(Problem::unavailable)?;
     made.ok_or_else(|| {
         let detail = "Content-Encoding may be gzip, zstd or identity";
         Problem::new(

@@ -1,5 +1,7 @@
 //! `POST /ingest/terraform`: a plan, a state or the outcome of an apply becomes a run of a change.
 
+pub(crate) mod parts;
+
 use std::sync::Arc;
 
 use axum::extract::{Extension, Request, State};
@@ -9,12 +11,14 @@ use infratrack_shared::digest::Digest;
 use infratrack_shared::ids::{ChangeId, RunId};
 use serde::Serialize;
 use serde_json::{Value, json};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{believed, body, claims, header, join};
+use self::parts::{Links, Parts, apart};
+use super::{body, claims, header};
 use crate::api::input::Json;
 use crate::api::problem::Problem;
 use crate::app::App;
@@ -22,13 +26,11 @@ use crate::blob::Key as BlobKey;
 use crate::caller::Caller;
 use crate::changes::claims::Claims;
 use crate::changes::correlate;
-use crate::changes::json::Json as Exact;
-use crate::changes::terraform::{
-    self, Apply, Attribute, Document, Options, Plan, Refusal, Resource, State as Existing, Summary,
-    Table,
-};
-use crate::store::change_runs::{self, Artifact, NewRun, ResourceRow};
-use crate::store::changes;
+use crate::changes::terraform::{self, Apply, Document, Options, Refusal, Summary, Table};
+use crate::links;
+use crate::runs::{Bringer, believed, join, of_bringer};
+use crate::store::change_runs::{self, Artifact, NewRun};
+use crate::store::{change_hosts, changes};
 
 /// A document waits so long for its turn.
 const TURN: std::time::Duration = std::time::Duration::from_secs(10);
@@ -43,7 +45,7 @@ pub struct Taken {
     pub kind: String,
     #[schema(value_type = Summary)]
     pub summary: Value,
-    /// Hosts that the change is linked to. Resources are not linked to hosts yet.
+    /// Hosts that the change touches, as far as they are known by now.
     pub linked_hosts: i64,
     /// Places where something secret was taken out.
     pub redactions: i64,
@@ -83,17 +85,37 @@ pub async fn take(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, sent) = request.into_parts();
-    let said = said(&parts.headers)?;
+    let mut said = said(&parts.headers)?;
+    said.claims = of_bringer(Bringer::Caller(&caller), said.claims)?;
     let document = body::read(&parts.headers, sent, body::MAX_BYTES).await?;
+    let bytes = document.len();
+    let taken = take_document(&app, &caller, said, document).await;
+    let (outcome, redactions) = match &taken {
+        Ok((StatusCode::CREATED, taken)) => ("stored", taken.redactions),
+        Ok(_) => ("known", 0),
+        Err(problem) if problem.status < 500 => ("refused", 0),
+        Err(_) => ("failed", 0),
+    };
+    app.metrics
+        .change_document("terraform", outcome, bytes, redactions);
+    taken.map(|(status, taken)| (status, Json(taken)).into_response())
+}
+
+async fn take_document(
+    app: &App,
+    caller: &Caller,
+    said: Said,
+    document: Vec<u8>,
+) -> Result<(StatusCode, Taken), Problem> {
     let hash = content_hash(&document, &said);
     let mut connection = app.pool.acquire().await?;
-    if let Some(run) = change_runs::find_by_content(&mut connection, &hash).await? {
-        return Ok((StatusCode::OK, Json(again(run))).into_response());
+    if let Some(taken) = find(&mut connection, &hash).await? {
+        return Ok((StatusCode::OK, taken));
     }
     drop(connection);
-    let read = read(&app, document, &said).await?;
-    let taken = store(&app, &caller, said, hash, read).await?;
-    Ok((StatusCode::CREATED, Json(taken)).into_response())
+    let read = read(app, document, &said).await?;
+    let taken = store(app, caller, said, hash, read).await?;
+    Ok((StatusCode::CREATED, taken))
 }
 
 fn said(headers: &HeaderMap) -> Result<Said, Problem> {
@@ -137,13 +159,22 @@ fn content_hash(document: &[u8], said: &Said) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
-fn again(run: change_runs::RunRow) -> Taken {
+/// What was taken of the same content before.
+async fn find(connection: &mut PgConnection, hash: &[u8]) -> Result<Option<Taken>, Problem> {
+    let Some(run) = change_runs::find_by_content(connection, hash).await? else {
+        return Ok(None);
+    };
+    let linked_hosts = change_hosts::count(connection, run.change_id).await?;
+    Ok(Some(again(run, linked_hosts)))
+}
+
+fn again(run: change_runs::RunRow, linked_hosts: i64) -> Taken {
     Taken {
         change_id: run.change_id,
         run_id: run.run_id,
         kind: run.kind,
         summary: run.summary,
-        linked_hosts: 0,
+        linked_hosts,
         redactions: run.redactions,
         warnings: run.warnings,
     }
@@ -164,8 +195,8 @@ async fn read(app: &App, document: Vec<u8>, said: &Said) -> Result<Document, Pro
         is_lenient: said.is_lenient,
         is_apply: said.stage == Some(Stage::Apply),
     };
-    let read =
-        tokio::task::spawn_blocking(move || terraform::read(&document, options, &Table::default()));
+    let table = Arc::clone(&app.link_table);
+    let read = tokio::task::spawn_blocking(move || terraform::read(&document, options, &table));
     let read = read.await.map_err(Problem::unavailable)?;
     read.map_err(|refusal| refused(&refusal))
 }
@@ -187,21 +218,6 @@ fn refused(refusal: &Refusal) -> Problem {
     problem
 }
 
-/// What is stored of a document.
-struct Parts {
-    kind: &'static str,
-    outcome: &'static str,
-    at: Option<String>,
-    tool_version: Option<String>,
-    format: Option<String>,
-    summary: Value,
-    detail: Value,
-    warnings: Vec<String>,
-    redactions: u64,
-    artifact: String,
-    resources: Box<dyn Iterator<Item = ResourceRow> + Send>,
-}
-
 async fn store(
     app: &App,
     caller: &Caller,
@@ -209,80 +225,136 @@ async fn store(
     hash: [u8; 32],
     document: Document,
 ) -> Result<Taken, Problem> {
-    let parts = match document {
-        Document::Plan(plan) => of_plan(*plan, said.exit_code),
-        Document::State(state) => of_state(state),
-        Document::Apply(apply) => of_apply(apply, said.exit_code),
-    };
+    let (mut parts, links) = apart(document, said.exit_code);
     let now = app.clock.now();
-    let at = parts
-        .at
-        .as_deref()
-        .and_then(|at| OffsetDateTime::parse(at, &Rfc3339).ok());
-    let at = at.map_or(now, |at| believed(at, now));
+    let when = |at: &Option<String>| {
+        let at = OffsetDateTime::parse(at.as_deref()?, &Rfc3339).ok()?;
+        Some(believed(at, now))
+    };
+    let at = when(&parts.at).unwrap_or(now);
+    let until = when(&parts.until).unwrap_or(at).max(at);
     let run_id = RunId::at(app.clock.unix_millis()).0;
-    let artifact = keep(app, run_id, parts.artifact).await?;
+    let artifact = keep(app, run_id, std::mem::take(&mut parts.artifact)).await?;
     let mut transaction = app.pool.begin().await?;
-    let keys = correlate::keys(&said.claims);
+    let (bringer, keys) = (Bringer::Caller(caller), correlate::keys(&said.claims));
     let new_id = ChangeId::at(app.clock.unix_millis()).0;
-    let change_id = join(&mut transaction, &keys, new_id, now).await?;
-    let run = NewRun {
+    let change_id = join(&mut transaction, bringer, &keys, new_id, now).await?;
+    let told = Told {
         run_id,
         change_id,
-        tool: "terraform",
-        kind: parts.kind,
         content_hash: hash,
         received_at: now,
-        started_at: at,
-        ended_at: at,
-        outcome: parts.outcome,
+        times: (at, until),
         exit_code: said.exit_code,
-        tool_version: parts.tool_version,
-        format: parts.format,
-        claims: json!(said.claims),
+        claims: said.claims,
         brought_by: caller.name.clone(),
-        summary: parts.summary,
-        detail: parts.detail,
-        warnings: parts.warnings,
-        redactions: i64::try_from(parts.redactions).unwrap_or(i64::MAX),
         artifact,
     };
-    if let Err(error) = change_runs::insert(&mut transaction, &run).await {
-        let is_twin = error
-            .as_database_error()
-            .is_some_and(sqlx::error::DatabaseError::is_unique_violation);
-        if !is_twin {
-            return Err(error.into());
+    let run = match insert(&mut transaction, &app.link_table, told, (parts, links)).await {
+        Ok(run) => run,
+        Err(error) => {
+            let is_twin = error
+                .as_database_error()
+                .is_some_and(sqlx::error::DatabaseError::is_unique_violation);
+            if !is_twin {
+                return Err(error.into());
+            }
+            // The same was posted at the same time, and is there by now.
+            transaction.rollback().await?;
+            let mut connection = app.pool.acquire().await?;
+            let taken = find(&mut connection, &hash).await?;
+            return taken.ok_or_else(|| Problem::unavailable("try again"));
         }
-        // The same was posted at the same time, and is there by now.
-        transaction.rollback().await?;
-        let mut connection = app.pool.acquire().await?;
-        let run = change_runs::find_by_content(&mut connection, &hash).await?;
-        return run
-            .map(again)
-            .ok_or_else(|| Problem::unavailable("try again"));
-    }
-    change_runs::insert_resources(&mut transaction, run_id, parts.resources).await?;
-    changes::refresh(&mut transaction, change_id, now).await?;
+    };
+    let linked_hosts = change_hosts::count(&mut transaction, change_id).await?;
     transaction.commit().await?;
     Ok(Taken {
         change_id,
         run_id,
         kind: run.kind.to_owned(),
         summary: run.summary,
-        linked_hosts: 0,
+        linked_hosts,
         redactions: run.redactions,
         warnings: run.warnings,
     })
 }
 
+/// What is known of a run beside its document.
+pub(crate) struct Told {
+    pub(crate) run_id: Uuid,
+    pub(crate) change_id: Uuid,
+    pub(crate) content_hash: [u8; 32],
+    pub(crate) received_at: OffsetDateTime,
+    /// When it began, and ended.
+    pub(crate) times: (OffsetDateTime, OffsetDateTime),
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) claims: Claims,
+    pub(crate) brought_by: String,
+    pub(crate) artifact: Option<Artifact>,
+}
+
+/// Stores a run of a change, with its resources and hosts.
+pub(crate) async fn insert(
+    connection: &mut PgConnection,
+    table: &Table,
+    told: Told,
+    (parts, links): (Parts, Links),
+) -> sqlx::Result<NewRun> {
+    let run = NewRun {
+        run_id: told.run_id,
+        change_id: told.change_id,
+        tool: "terraform",
+        kind: parts.kind,
+        content_hash: told.content_hash,
+        received_at: told.received_at,
+        started_at: told.times.0,
+        ended_at: told.times.1,
+        outcome: parts.outcome,
+        exit_code: told.exit_code,
+        tool_version: parts.tool_version,
+        format: parts.format,
+        claims: json!(told.claims),
+        brought_by: told.brought_by,
+        summary: parts.summary,
+        detail: parts.detail,
+        warnings: parts.warnings,
+        redactions: i64::try_from(parts.redactions).unwrap_or(i64::MAX),
+        artifact: told.artifact,
+    };
+    change_runs::insert(connection, &run).await?;
+    change_runs::insert_resources(connection, run.run_id, parts.resources).await?;
+    changes::refresh(connection, run.change_id, run.received_at).await?;
+    match links {
+        Links::Plan(wanted) => {
+            links::of_run(connection, run.run_id, run.started_at, &wanted).await?;
+        }
+        Links::State(existing) => {
+            links::of_state(connection, &told.claims, &existing, run.received_at).await?;
+        }
+        Links::Apply(apply) => {
+            let ids = (run.change_id, run.run_id);
+            let done = run.outcome == "succeeded";
+            links::of_apply(connection, ids, &apply, done, table, run.received_at).await?;
+        }
+    }
+    Ok(run)
+}
+
 /// Puts what can be downloaded into the blob store, before the run that refers to it.
-async fn keep(app: &App, run_id: Uuid, text: String) -> Result<Option<Artifact>, Problem> {
+async fn keep(
+    app: &App,
+    run_id: Uuid,
+    artifact: terraform::Artifact,
+) -> Result<Option<Artifact>, Problem> {
+    let unpacked = tokio::task::spawn_blocking(move || {
+        let text = artifact.text();
+        (Digest::of(text.as_bytes()), text)
+    });
+    let (hash, text) = unpacked.await.map_err(Problem::unavailable)?;
     if text.is_empty() {
         return Ok(None);
     }
-    let key = format!("artifacts/{run_id}.json");
-    let (bytes, hash) = (text.len(), Digest::of(text.as_bytes()));
+    let (bytes, key) = (text.len(), format!("artifacts/{run_id}.json"));
     let name = BlobKey::new(key.clone()).map_err(Problem::unavailable)?;
     app.blob
         .put_bytes(&name, text.into_bytes().into())
@@ -293,154 +365,4 @@ async fn keep(app: &App, run_id: Uuid, text: String) -> Result<Option<Artifact>,
         bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
         hash: hash.as_bytes().to_vec(),
     }))
-}
-
-fn of_plan(plan: Plan, exit_code: Option<i32>) -> Parts {
-    // 2 is "there are changes" of `-detailed-exitcode`.
-    let is_failed =
-        plan.is_errored == Some(true) || exit_code.is_some_and(|code| ![0, 2].contains(&code));
-    let outputs: Vec<_> = plan
-        .outputs
-        .iter()
-        .map(|output| {
-            json!({
-                "name": output.name, "action": output.action.name(), "is_sensitive": output.is_sensitive,
-                "attributes": attributes(&output.attributes),
-            })
-        })
-        .collect();
-    let (major, minor) = plan.format;
-    let rows = plan.resources.into_iter().zip(0..);
-    Parts {
-        kind: "plan",
-        outcome: if is_failed { "failed" } else { "planned" },
-        at: plan.timestamp,
-        tool_version: plan.terraform_version,
-        format: Some(format!("{major}.{minor}")),
-        summary: json!(plan.summary),
-        detail: json!({
-            "outputs": outputs, "checks": plan.checks, "applyable": plan.is_applyable,
-            "complete": plan.is_complete, "errored": plan.is_errored,
-        }),
-        warnings: plan.warnings,
-        redactions: plan.redactions,
-        artifact: plan.artifact,
-        resources: Box::new(rows.map(|(resource, ordinal)| row(resource, ordinal))),
-    }
-}
-
-fn of_state(state: Existing) -> Parts {
-    let (major, minor) = state.format;
-    Parts {
-        kind: "state",
-        outcome: "succeeded",
-        at: None,
-        tool_version: state.terraform_version,
-        format: Some(format!("{major}.{minor}")),
-        summary: json!(Summary::default()),
-        detail: json!({"resource_count": state.resources.len()}),
-        warnings: Vec::new(),
-        redactions: state.redactions,
-        artifact: state.artifact,
-        resources: Box::new(std::iter::empty()),
-    }
-}
-
-fn of_apply(apply: Apply, exit_code: Option<i32>) -> Parts {
-    let outcome = match exit_code {
-        Some(0) => "succeeded",
-        Some(_) => "failed",
-        None if apply.error_count > 0 => "failed",
-        None if apply.counted.is_some() => "succeeded",
-        None => "interrupted",
-    };
-    let mut warnings = Vec::new();
-    if apply.is_cut {
-        warnings.push("the last line is cut off".to_owned());
-    }
-    if apply.other_lines > 0 {
-        warnings.push(format!("{} lines are no events", apply.other_lines));
-    }
-    let counted = apply.counted.unwrap_or_default();
-    let summary = Summary {
-        add: counted.add,
-        change: counted.change,
-        destroy: counted.remove,
-        import: counted.import,
-        ..Summary::default()
-    };
-    let rows = apply.operations.into_iter().zip(0..);
-    let rows = rows.map(|(operation, ordinal)| ResourceRow {
-        ordinal,
-        part: "operation".to_owned(),
-        address: operation.address,
-        deposed: None,
-        module_address: None,
-        mode: "managed".to_owned(),
-        kind: String::new(),
-        name: String::new(),
-        provider: String::new(),
-        actions: vec![operation.action.clone()],
-        action: operation.action,
-        action_reason: None,
-        previous_address: None,
-        is_imported: false,
-        outcome: Some(operation.outcome),
-        attributes: json!([]),
-        is_cut: false,
-    });
-    Parts {
-        kind: "apply",
-        outcome,
-        at: None,
-        tool_version: apply.terraform_version,
-        format: None,
-        summary: json!(summary),
-        detail: json!({"diagnostics": apply.diagnostics, "errors": apply.error_count, "warnings": apply.warning_count}),
-        warnings,
-        redactions: apply.redactions,
-        artifact: apply.artifact,
-        resources: Box::new(rows),
-    }
-}
-
-fn row(resource: Resource, ordinal: i32) -> ResourceRow {
-    ResourceRow {
-        ordinal,
-        part: part(&resource).to_owned(),
-        attributes: attributes(&resource.attributes),
-        action: resource.action.name().to_owned(),
-        address: resource.address,
-        deposed: resource.deposed,
-        module_address: resource.module_address,
-        mode: resource.mode,
-        kind: resource.kind,
-        name: resource.name,
-        provider: resource.provider,
-        actions: resource.actions,
-        action_reason: resource.action_reason,
-        previous_address: resource.previous_address,
-        is_imported: resource.is_imported,
-        outcome: None,
-        is_cut: resource.is_cut,
-    }
-}
-
-fn part(resource: &Resource) -> &'static str {
-    match resource.part {
-        terraform::Part::Change => "change",
-        terraform::Part::Drift => "drift",
-        terraform::Part::Deferred => "deferred",
-    }
-}
-
-fn attributes(attributes: &[Attribute]) -> Value {
-    let one = |attribute: &Attribute| {
-        json!({
-            "path": attribute.path, "what": attribute.what,
-            "before": attribute.before.as_ref().map(Exact::to_text),
-            "after": attribute.after.as_ref().map(Exact::to_text),
-        })
-    };
-    Value::Array(attributes.iter().map(one).collect())
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::super::json::Json;
+use super::artifact::{Artifact, Writer};
 use super::mask;
 use super::secrets::{Scrubber, Secrets};
 use super::{MAX_CHANGES, MAX_TEXT, Refusal};
@@ -14,6 +15,9 @@ const MAX_DIAGNOSTICS: usize = 200;
 #[derive(Clone, Debug, Default)]
 pub struct Apply {
     pub terraform_version: Option<String>,
+    /// Of the first event, as it says it, and of the last.
+    pub started_at: Option<String>,
+    pub ended_at: Option<String>,
     pub operations: Vec<Operation>,
     /// As the last `change_summary` counts: added, changed, removed, imported. Null where the apply did not get so far.
     pub counted: Option<Counted>,
@@ -27,7 +31,7 @@ pub struct Apply {
     /// The last line is cut off.
     pub is_cut: bool,
     /// The events to download.
-    pub artifact: String,
+    pub artifact: Artifact,
 }
 
 /// What was done to a resource.
@@ -92,11 +96,13 @@ pub(super) fn read(text: &[u8]) -> Result<Apply, Refusal> {
         scrubber: secrets.scrubber()?,
         places: HashMap::new(),
         apply,
+        artifact: Writer::default(),
     };
     for event in &events {
         building.event(event)?;
     }
     building.apply.redactions = building.scrubber.count;
+    building.apply.artifact = building.artifact.finish();
     Ok(building.apply)
 }
 
@@ -113,11 +119,16 @@ struct Building {
     scrubber: Scrubber,
     places: HashMap<String, usize>,
     apply: Apply,
+    artifact: Writer,
 }
 
 impl Building {
     fn event(&mut self, event: &Json) -> Result<(), Refusal> {
         let kind = event.text("type").unwrap_or_default();
+        if let Some(at) = event.text("@timestamp") {
+            self.apply.started_at.get_or_insert_with(|| at.clone());
+            self.apply.ended_at = Some(at);
+        }
         match kind.as_str() {
             "version" => {
                 let name = ["terraform", "tofu"];
@@ -148,9 +159,10 @@ impl Building {
             _ => {}
         }
         // Values of outputs are nobody's business here, and progress says nothing afterwards.
-        if kind != "outputs" && kind != "apply_progress" {
-            mask::clean(event, &mut self.scrubber).write(&mut self.apply.artifact);
-            self.apply.artifact.push('\n');
+        if !["outputs", "apply_progress", "provision_progress"].contains(&kind.as_str()) {
+            let event = mask::clean(&without_code(event), &mut self.scrubber);
+            self.artifact.push_str(&event.to_text());
+            self.artifact.push_str("\n");
         }
         Ok(())
     }
@@ -209,12 +221,10 @@ impl Building {
             return;
         }
         let mut text = |name: &str| {
-            let text = diagnostic.text(name).unwrap_or_default();
-            self.scrubber
-                .text(&text)
-                .chars()
-                .take(MAX_TEXT)
-                .collect::<String>()
+            let text = Json::from(diagnostic.text(name).unwrap_or_default().as_str());
+            let clean = mask::clean(&text, &mut self.scrubber);
+            let text = clean.as_str().unwrap_or_default();
+            text.chars().take(MAX_TEXT).collect::<String>()
         };
         let (summary, detail) = (text("summary"), text("detail"));
         let address = diagnostic
@@ -227,4 +237,18 @@ impl Building {
             detail,
         });
     }
+}
+
+/// A message without the lines of the configuration that it is about: they may have anything.
+fn without_code(event: &Json) -> Json {
+    let members = event.members().iter();
+    let member = |(name, value): &(String, Json)| match (name.as_str(), value) {
+        ("diagnostic", Json::Object(members)) => {
+            let mut members = members.clone();
+            members.retain(|(name, _)| name != "snippet");
+            (name.clone(), Json::Object(members))
+        }
+        _ => (name.clone(), value.clone()),
+    };
+    Json::Object(members.map(member).collect())
 }

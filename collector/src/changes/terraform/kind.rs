@@ -75,6 +75,8 @@ pub(super) fn of(text: &[u8], options: Options) -> Result<Kind, Refusal> {
                 wanted: PLAN,
             });
         }
+        // What a wrapper printed before the first event.
+        _ if options.is_apply && has_event(text) => return Ok(Kind::Apply),
         _ => return Err(Refusal::Wrapped { offset: begin }),
     }
     let mut reader = Reader::new(text);
@@ -120,6 +122,12 @@ fn top(reader: &mut Reader<'_>) -> Result<Seen, Refusal> {
     })?;
     seen.is_event = seen.has("@level") && seen.has("type");
     Ok(seen)
+}
+
+/// Whether a line is an event.
+fn has_event(text: &[u8]) -> bool {
+    let mut lines = text.split(|byte| *byte == b'\n');
+    lines.any(|line| line.starts_with(br#"{"@level":"#))
 }
 
 /// A stream of events tells of a plan, or of an apply.

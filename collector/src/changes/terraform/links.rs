@@ -1,11 +1,16 @@
 //! Which attributes of which resources tell the host that a resource is. The table is data: an operator's configuration
 //! may add to it, and a tag `infratrack_host` names a host whatever the type.
 
+mod known;
+mod shape;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::super::json::Json;
+
+pub(super) use self::shape::has_shape;
 
 /// The tag, label or metadata key that names a host.
 const TAG: &str = "infratrack_host";
@@ -35,6 +40,8 @@ pub enum Mark {
     Uuid,
     /// Of the DMI.
     Serial,
+    /// `/etc/machine-id`, which clones of a disk share.
+    MachineId,
     Mac,
     PublicAddress,
     PrivateAddress,
@@ -50,6 +57,7 @@ impl Mark {
             Self::InstanceId => "instance_id",
             Self::Uuid => "uuid",
             Self::Serial => "serial",
+            Self::MachineId => "machine_id",
             Self::Mac => "mac",
             Self::PublicAddress => "public_address",
             Self::PrivateAddress => "private_address",
@@ -59,6 +67,9 @@ impl Mark {
     }
 }
 
+/// Values that may name a host, by what they are.
+pub type Values = BTreeMap<Mark, Vec<String>>;
+
 /// An attribute of a type and what it is. In `path`, `/` goes down and `*` is each item of a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -67,13 +78,19 @@ pub struct Rule {
     pub kind: String,
     pub path: String,
     pub mark: Mark,
+    /// The resource is not the host, but refers to it.
+    #[serde(default)]
+    pub affects: bool,
 }
 
 /// All rules, by type.
 #[derive(Clone, Debug)]
 pub struct Table {
-    rules: BTreeMap<String, Vec<(String, Mark)>>,
+    is: Rules,
+    affects: Rules,
 }
+
+type Rules = BTreeMap<String, Vec<(String, Mark)>>;
 
 impl Default for Table {
     fn default() -> Self {
@@ -84,243 +101,146 @@ impl Default for Table {
 impl Table {
     /// The built-in rules and some more.
     pub fn with(more: &[Rule]) -> Self {
-        let mut rules: BTreeMap<String, Vec<(String, Mark)>> = BTreeMap::new();
-        for (kinds, paths) in BUILT_IN {
-            for kind in *kinds {
-                let own = rules.entry((*kind).to_owned()).or_default();
-                own.extend(paths.iter().map(|(path, mark)| ((*path).to_owned(), *mark)));
-            }
-        }
+        let mut table = Self {
+            is: built_in(known::IS),
+            affects: built_in(known::AFFECTS),
+        };
         for rule in more {
+            let rules = if rule.affects {
+                &mut table.affects
+            } else {
+                &mut table.is
+            };
             let own = rules.entry(rule.kind.clone()).or_default();
             own.push((rule.path.clone(), rule.mark));
         }
-        Self { rules }
+        table
     }
 
-    /// The values of a resource that may name a host.
-    pub fn marks(&self, kind: &str, value: &Json) -> BTreeMap<Mark, Vec<String>> {
-        let mut marks: BTreeMap<Mark, Vec<String>> = BTreeMap::new();
-        let mut add = |mark: Mark, text: &str| {
-            let values = marks.entry(mark).or_default();
-            let is_value = !text.is_empty() && text.len() <= LONGEST && values.len() < MOST;
-            if is_value && !values.iter().any(|value| value == text) {
-                values.push(text.to_owned());
-            }
-        };
-        for (path, mark) in self.rules.get(kind).into_iter().flatten() {
-            let path: Vec<&str> = path.split('/').collect();
-            each(value, &path, &mut |text| add(*mark, text));
-        }
-        for tags in TAGS.iter().filter_map(|name| value.get(name)) {
-            if let Some(host) = tags.get(TAG).and_then(Json::as_str) {
+    /// Whether resources of a type are hosts, or are attached to some.
+    pub(super) fn has(&self, kind: &str) -> bool {
+        self.is.contains_key(kind) || self.affects.contains_key(kind)
+    }
+
+    /// What the attribute `id` of a type is.
+    pub fn of_id(&self, kind: &str) -> impl Iterator<Item = Mark> {
+        let own = self.is.get(kind).into_iter().flatten();
+        own.filter(|(path, _)| path == "id").map(|(_, mark)| *mark)
+    }
+
+    /// The values of a resource that may name the host that others attach it to.
+    pub fn affected(&self, kind: &str, side: Side<'_>) -> Values {
+        let mut marks = Values::new();
+        of_rules(&self.affects, kind, side, &mut marks);
+        marks
+    }
+
+    /// The values of a resource that may name the host that it is.
+    pub fn marks(&self, kind: &str, side: Side<'_>) -> Values {
+        let mut marks = Values::new();
+        of_rules(&self.is, kind, side, &mut marks);
+        let mut add = |mark, text: &str| add(&mut marks, mark, text);
+        for tags in TAGS.iter().filter_map(|name| side.get(name)) {
+            if let Some(host) = tags.get(TAG).and_then(Side::text) {
                 add(Mark::Host, host);
             }
-            for tag in tags.items().iter().filter_map(Json::as_str) {
+            for tag in tags.items().filter_map(Side::text) {
                 if let Some((TAG, host)) = tag.split_once([':', '=']) {
                     add(Mark::Host, host);
                 }
             }
         }
-        marks.retain(|_, values| !values.is_empty());
         marks
     }
 }
 
+/// Values of a resource, with what is said to be sensitive of them: that names no host.
+#[derive(Clone, Copy, Debug)]
+pub struct Side<'a> {
+    pub value: &'a Json,
+    pub mask: Option<&'a Json>,
+}
+
+impl<'a> Side<'a> {
+    /// Values of which nothing is sensitive.
+    pub fn plain(value: &'a Json) -> Self {
+        Self { value, mask: None }
+    }
+
+    /// Unless all of it is sensitive.
+    fn seen(self) -> Option<Self> {
+        (self.mask != Some(&Json::Bool(true))).then_some(self)
+    }
+
+    fn get(self, name: &str) -> Option<Self> {
+        let value = self.seen()?.value.get(name)?;
+        let mask = self.mask.and_then(|mask| mask.get(name));
+        Some(Self { value, mask })
+    }
+
+    fn items(self) -> impl Iterator<Item = Self> {
+        let values = self.seen().map(|side| side.value.items());
+        let masks = self.mask.map(Json::items).unwrap_or_default();
+        let values = values.unwrap_or_default().iter().enumerate();
+        values.map(|(index, value)| Self {
+            value,
+            mask: masks.get(index),
+        })
+    }
+
+    fn scalar(self) -> Option<&'a str> {
+        self.seen()?.value.scalar()
+    }
+
+    fn text(self) -> Option<&'a str> {
+        self.seen()?.value.as_str()
+    }
+}
+
+fn built_in(rules: &[known::BuiltIn]) -> Rules {
+    let mut table = Rules::new();
+    for (kinds, paths) in rules {
+        for kind in *kinds {
+            let own = table.entry((*kind).to_owned()).or_default();
+            own.extend(paths.iter().map(|(path, mark)| ((*path).to_owned(), *mark)));
+        }
+    }
+    table
+}
+
+fn of_rules(rules: &Rules, kind: &str, side: Side<'_>, marks: &mut Values) {
+    for (path, mark) in rules.get(kind).into_iter().flatten() {
+        let path: Vec<&str> = path.split('/').collect();
+        each(side, &path, &mut |text| add(marks, *mark, text));
+    }
+}
+
+fn add(marks: &mut Values, mark: Mark, text: &str) {
+    if text.is_empty() || text.len() > LONGEST {
+        return;
+    }
+    let values = marks.entry(mark).or_default();
+    if values.len() < MOST && !values.iter().any(|value| value == text) {
+        values.push(text.to_owned());
+    }
+}
+
 /// Calls `found` with every text or number at a path.
-fn each(value: &Json, path: &[&str], found: &mut impl FnMut(&str)) {
+fn each(side: Side<'_>, path: &[&str], found: &mut impl FnMut(&str)) {
     match path {
         [] => {
-            if let Some(text) = value.scalar() {
+            if let Some(text) = side.scalar() {
                 found(text);
             }
         }
-        ["*", rest @ ..] => value
-            .items()
-            .iter()
-            .for_each(|item| each(item, rest, found)),
+        ["*", rest @ ..] => side.items().for_each(|item| each(item, rest, found)),
         [name, rest @ ..] => {
-            if let Some(value) = value.get(name) {
-                each(value, rest, found);
+            if let Some(side) = side.get(name) {
+                each(side, rest, found);
             }
         }
     }
 }
-
-type Rules = (&'static [&'static str], &'static [(&'static str, Mark)]);
-
-const BUILT_IN: &[Rules] = &[
-    (
-        &["aws_instance", "aws_spot_instance_request"],
-        &[
-            ("id", Mark::InstanceId),
-            ("spot_instance_id", Mark::InstanceId),
-            ("public_ip", Mark::PublicAddress),
-            ("ipv6_addresses/*", Mark::PublicAddress),
-            ("private_ip", Mark::PrivateAddress),
-            ("secondary_private_ips/*", Mark::PrivateAddress),
-            ("private_dns", Mark::Fqdn),
-            ("public_dns", Mark::Fqdn),
-            ("tags_all/Name", Mark::Name),
-            ("tags/Name", Mark::Name),
-        ],
-    ),
-    (
-        &[
-            "google_compute_instance",
-            "google_compute_instance_from_template",
-        ],
-        &[
-            ("instance_id", Mark::InstanceId),
-            (
-                "network_interface/*/access_config/*/nat_ip",
-                Mark::PublicAddress,
-            ),
-            ("network_interface/*/network_ip", Mark::PrivateAddress),
-            ("hostname", Mark::Fqdn),
-            ("name", Mark::Name),
-        ],
-    ),
-    (
-        &[
-            "azurerm_linux_virtual_machine",
-            "azurerm_windows_virtual_machine",
-            "azurerm_virtual_machine",
-        ],
-        &[
-            ("virtual_machine_id", Mark::Uuid),
-            ("public_ip_addresses/*", Mark::PublicAddress),
-            ("private_ip_addresses/*", Mark::PrivateAddress),
-            ("computer_name", Mark::Name),
-            ("name", Mark::Name),
-        ],
-    ),
-    (
-        &["digitalocean_droplet"],
-        &[
-            ("id", Mark::InstanceId),
-            ("id", Mark::Serial),
-            ("ipv4_address", Mark::PublicAddress),
-            ("ipv6_address", Mark::PublicAddress),
-            ("ipv4_address_private", Mark::PrivateAddress),
-            ("name", Mark::Name),
-        ],
-    ),
-    (
-        &["hcloud_server"],
-        &[
-            ("id", Mark::InstanceId),
-            ("id", Mark::Serial),
-            ("ipv4_address", Mark::PublicAddress),
-            ("ipv6_address", Mark::PublicAddress),
-            ("network/*/ip", Mark::PrivateAddress),
-            ("name", Mark::Name),
-        ],
-    ),
-    (
-        &["vultr_instance", "vultr_bare_metal_server"],
-        &[
-            ("id", Mark::InstanceId),
-            ("id", Mark::Serial),
-            ("main_ip", Mark::PublicAddress),
-            ("v6_main_ip", Mark::PublicAddress),
-            ("internal_ip", Mark::PrivateAddress),
-            ("hostname", Mark::Name),
-        ],
-    ),
-    (
-        &["openstack_compute_instance_v2"],
-        &[
-            ("id", Mark::InstanceId),
-            ("id", Mark::Uuid),
-            ("network/*/mac", Mark::Mac),
-            ("access_ip_v4", Mark::PrivateAddress),
-            ("access_ip_v6", Mark::PublicAddress),
-            ("network/*/fixed_ip_v4", Mark::PrivateAddress),
-            ("name", Mark::Name),
-        ],
-    ),
-    (
-        &["vsphere_virtual_machine"],
-        &[
-            ("uuid", Mark::Uuid),
-            ("id", Mark::Uuid),
-            ("network_interface/*/mac_address", Mark::Mac),
-            ("default_ip_address", Mark::PrivateAddress),
-            ("guest_ip_addresses/*", Mark::PrivateAddress),
-            ("name", Mark::Name),
-        ],
-    ),
-    (
-        &["libvirt_domain"],
-        &[
-            ("id", Mark::Uuid),
-            ("network_interface/*/mac", Mark::Mac),
-            ("network_interface/*/addresses/*", Mark::PrivateAddress),
-            ("name", Mark::Name),
-        ],
-    ),
-    (
-        &["proxmox_vm_qemu", "proxmox_lxc"],
-        &[
-            ("smbios/*/uuid", Mark::Uuid),
-            ("network/*/macaddr", Mark::Mac),
-            ("default_ipv4_address", Mark::PrivateAddress),
-            ("ssh_host", Mark::PrivateAddress),
-            ("name", Mark::Name),
-            ("hostname", Mark::Name),
-        ],
-    ),
-    (
-        &["proxmox_virtual_environment_vm"],
-        &[
-            ("mac_addresses/*", Mark::Mac),
-            ("ipv4_addresses/*/*", Mark::PrivateAddress),
-            ("ipv6_addresses/*/*", Mark::PrivateAddress),
-            ("name", Mark::Name),
-        ],
-    ),
-    (
-        &["linode_instance"],
-        &[
-            ("id", Mark::InstanceId),
-            ("ip_address", Mark::PublicAddress),
-            ("private_ip_address", Mark::PrivateAddress),
-            ("label", Mark::Name),
-        ],
-    ),
-    (
-        &["scaleway_instance_server"],
-        &[
-            ("id", Mark::InstanceId),
-            ("public_ip", Mark::PublicAddress),
-            ("public_ips/*/address", Mark::PublicAddress),
-            ("private_ip", Mark::PrivateAddress),
-            ("private_ips/*/address", Mark::PrivateAddress),
-            ("name", Mark::Name),
-        ],
-    ),
-    (
-        &["oci_core_instance"],
-        &[
-            ("id", Mark::InstanceId),
-            ("public_ip", Mark::PublicAddress),
-            ("private_ip", Mark::PrivateAddress),
-            ("hostname_label", Mark::Name),
-            ("display_name", Mark::Name),
-        ],
-    ),
-    (
-        &["yandex_compute_instance"],
-        &[
-            ("id", Mark::InstanceId),
-            ("network_interface/*/nat_ip_address", Mark::PublicAddress),
-            ("network_interface/*/ip_address", Mark::PrivateAddress),
-            ("fqdn", Mark::Fqdn),
-            ("name", Mark::Name),
-        ],
-    ),
-];
 
 #[cfg(test)]
 mod tests {
@@ -328,7 +248,10 @@ mod tests {
 
     fn marks(kind: &str, text: &str) -> Vec<String> {
         let value = Json::parse(text.as_bytes()).unwrap();
-        let marks = Table::default().marks(kind, &value);
+        line_of(&Table::default().marks(kind, Side::plain(&value)))
+    }
+
+    fn line_of(marks: &Values) -> Vec<String> {
         let each = marks
             .iter()
             .map(|(mark, values)| format!("{}={}", mark.name(), values.join(",")));
@@ -366,6 +289,34 @@ mod tests {
     }
 
     #[test]
+    fn what_is_sensitive_names_no_host_however_short_it_is() {
+        let text = r#"{"private_ip":"10.0.0.1","ipv6_addresses":["2001:db8::1","2001:db8::2"],
+            "tags":{"Name":"db1","infratrack_host":"db1"}}"#;
+        let value = Json::parse(text.as_bytes()).unwrap();
+        let marks = |mask: &str| {
+            let mask = Json::parse(mask.as_bytes()).unwrap();
+            let side = Side {
+                value: &value,
+                mask: Some(&mask),
+            };
+            line_of(&Table::default().marks("aws_instance", side))
+        };
+        assert_eq!(
+            marks(r#"{"tags":{"infratrack_host":true},"ipv6_addresses":[false,true]}"#),
+            [
+                "public_address=2001:db8::1",
+                "private_address=10.0.0.1",
+                "name=db1"
+            ]
+        );
+        assert_eq!(
+            marks(r#"{"tags":true,"ipv6_addresses":true}"#),
+            ["private_address=10.0.0.1"]
+        );
+        assert!(marks("true").is_empty());
+    }
+
+    #[test]
     fn a_tag_names_a_host_of_any_type_and_configuration_adds_types() {
         for tags in [
             r#"{"tags":{"infratrack_host":"web-1"}}"#,
@@ -378,9 +329,22 @@ mod tests {
             kind: "own_server".to_owned(),
             path: "nics/*/mac".to_owned(),
             mark: Mark::Mac,
+            affects: false,
         };
         let table = Table::with(&[rule]);
         let value = Json::parse(br#"{"nics":[{"mac":"aa"}]}"#).unwrap();
-        assert_eq!(table.marks("own_server", &value)[&Mark::Mac], ["aa"]);
+        assert_eq!(
+            table.marks("own_server", Side::plain(&value))[&Mark::Mac],
+            ["aa"]
+        );
+        let attached = Json::parse(br#"{"instance_id":"i-1","volume_id":"vol-1"}"#).unwrap();
+        let attached = Side::plain(&attached);
+        assert!(table.marks("aws_volume_attachment", attached).is_empty());
+        let affected = table.affected("aws_volume_attachment", attached);
+        assert_eq!(affected[&Mark::InstanceId], ["i-1"]);
+        assert_eq!(
+            table.of_id("hcloud_server").collect::<Vec<_>>(),
+            [Mark::InstanceId, Mark::Serial]
+        );
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::super::json::{Json, Reader};
+use super::mask::Holder;
 use super::secrets::Secrets;
 use super::{Refusal, names};
 
@@ -34,10 +35,23 @@ pub(super) fn of_plan(text: &[u8]) -> Result<Secrets, Refusal> {
             let value = reader.value()?;
             of_change(value.get("resource_change").unwrap_or(&value), &mut secrets)
         }),
-        "output_changes" => reader.object(|_, reader| {
+        "action_invocations" | "deferred_action_invocations" => reader.array(|reader| {
+            let value = reader.value()?;
+            let action = value.get("action_invocation").unwrap_or(&value);
+            let config = action.get("config_values");
+            marked(config, action.get("config_sensitive"), &mut secrets)?;
+            config.map_or(Ok(()), |config| by_name(config, &mut secrets))
+        }),
+        "output_changes" => reader.object(|name, reader| {
             let change = reader.value()?;
             for (side, marks) in [("before", "before_sensitive"), ("after", "after_sensitive")] {
-                marked(change.get(side), change.get(marks), &mut secrets)?;
+                let value = change.get(side);
+                marked(value, change.get(marks), &mut secrets)?;
+                match value {
+                    Some(value) if names::is_secret_name(name) => secrets.add_named(value)?,
+                    Some(value) => by_name(value, &mut secrets)?,
+                    None => {}
+                }
             }
             Ok(())
         }),
@@ -154,15 +168,42 @@ fn by_type(
     value: Option<&Json>,
     secrets: &mut Secrets,
 ) -> Result<(), Refusal> {
-    let is_secret_type = kind
-        .and_then(Json::as_str)
-        .is_some_and(names::is_secret_type);
-    for (name, value) in value.map(Json::members).unwrap_or_default() {
-        if names::is_secret_name(name) || is_secret_type && !names::is_plain_of_secret_type(name) {
-            secrets.add(value)?;
+    let Some(value) = value else {
+        return Ok(());
+    };
+    let kind = kind.and_then(Json::as_str);
+    if kind.is_some_and(names::is_secret_type) {
+        for (name, value) in value.members() {
+            if !names::is_plain_of_secret_type(name) {
+                secrets.add_named(value)?;
+            }
         }
     }
-    Ok(())
+    by_name(value, secrets)
+}
+
+/// What the names in a value, and in texts that are documents, say is secret.
+fn by_name(value: &Json, secrets: &mut Secrets) -> Result<(), Refusal> {
+    match value {
+        Json::Null | Json::Bool(_) | Json::Number(_) => Ok(()),
+        Json::String(text) => {
+            if !text.trim_start().starts_with(['{', '[']) {
+                return Ok(());
+            }
+            Json::parse(text.as_bytes()).map_or(Ok(()), |inner| by_name(&inner, secrets))
+        }
+        Json::Array(items) => items.iter().try_for_each(|item| by_name(item, secrets)),
+        Json::Object(members) => {
+            let holder = Holder::of(value);
+            members.iter().try_for_each(|(name, value)| {
+                if holder.is_secret(name) {
+                    secrets.add_named(value)
+                } else {
+                    by_name(value, secrets)
+                }
+            })
+        }
+    }
 }
 
 /// Values at which a mask is true.

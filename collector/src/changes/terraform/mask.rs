@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::super::json::Json;
+use super::lines;
 use super::names::{is_plain_of_secret_type, is_secret_name};
 use super::secrets::{REDACTED, Scrubber};
 use super::{Attribute, Difference, MAX_ATTRIBUTES, MAX_TEXT};
@@ -197,12 +198,8 @@ impl Walk<'_> {
 
     fn object(&mut self, sides: Sides<'_>, secrecy: Secrecy) -> Pair {
         let members = Members::of(sides);
-        let is_pair = [sides.before, sides.after]
-            .into_iter()
-            .flatten()
-            .any(is_secret_pair);
-        let mut shown = [sides.before, sides.after].into_iter().flatten();
-        let is_secret_object = shown.any(is_secret_object);
+        let shown = [sides.before, sides.after].into_iter().flatten();
+        let holders: Vec<_> = shown.map(Holder::of).collect();
         let mut before = sides.before.and_then(emptied);
         let mut after = sides.after.and_then(emptied);
         for &name in &members.names {
@@ -210,12 +207,7 @@ impl Walk<'_> {
                 Secrecy::Type if is_plain_of_secret_type(name) => Secrecy::Plain,
                 Secrecy::Type => Secrecy::Named,
                 Secrecy::Unmarked => Secrecy::Unmarked,
-                _ if is_secret_name(name)
-                    || is_pair && name == "value"
-                    || is_secret_object && is_data(name) =>
-                {
-                    Secrecy::Named
-                }
+                _ if holders.iter().any(|holder| holder.is_secret(name)) => Secrecy::Named,
                 Secrecy::Plain | Secrecy::Named => Secrecy::Plain,
             };
             let shown = self.scrubber.text(name);
@@ -344,12 +336,10 @@ pub(super) fn clean(value: &Json, scrubber: &mut Scrubber) -> Json {
         Json::String(text) => Json::String(clean_text(text, scrubber)),
         Json::Array(items) => Json::Array(items.iter().map(|item| clean(item, scrubber)).collect()),
         Json::Object(members) => {
-            let (is_pair, is_secret_object) = (is_secret_pair(value), is_secret_object(value));
+            let holder = Holder::of(value);
             let clean_member = |(name, value): &(String, Json)| {
-                let is_secret = is_secret_name(name)
-                    || is_pair && name == "value"
-                    || is_secret_object && is_data(name);
-                let kept = if is_secret && !matches!(value, Json::Null | Json::Bool(_)) {
+                let kept = if holder.is_secret(name) && !matches!(value, Json::Null | Json::Bool(_))
+                {
                     let is_masked = redacted(value).is_some() || *value == Json::from(REDACTED);
                     scrubber.count += u64::from(!is_masked);
                     Json::from(REDACTED)
@@ -365,11 +355,11 @@ pub(super) fn clean(value: &Json, scrubber: &mut Scrubber) -> Json {
 
 /// A text that may itself be a document with secrets by name.
 fn clean_text(text: &str, scrubber: &mut Scrubber) -> String {
-    if !text.trim_start().starts_with(['{', '[']) {
-        return scrubber.text(text);
-    }
-    let Ok(inner) = Json::parse(text.as_bytes()) else {
-        return scrubber.text(text);
+    let is_document = text.trim_start().starts_with(['{', '[']);
+    let inner = is_document.then(|| Json::parse(text.as_bytes()));
+    let Some(Ok(inner)) = inner else {
+        let text = scrubber.text(text);
+        return lines::clean(&text, &mut scrubber.count).unwrap_or(text);
     };
     let before = scrubber.count;
     let kept = clean(&inner, scrubber);
@@ -379,20 +369,31 @@ fn clean_text(text: &str, scrubber: &mut Scrubber) -> String {
     scrubber.text(&kept.to_text())
 }
 
-/// `{"name": "DB_PASSWORD", "value": "…"}`.
-fn is_secret_pair(value: &Json) -> bool {
-    let names = [value.get("name"), value.get("key")];
-    let mut names = names.into_iter().flatten().filter_map(Json::as_str);
-    names.any(is_secret_name)
+/// What an object says of its members.
+#[derive(Clone, Copy)]
+pub(super) struct Holder {
+    /// `{"name": "DB_PASSWORD", "value": "…"}`.
+    is_pair: bool,
+    /// A Secret of Kubernetes.
+    is_secret: bool,
 }
 
-/// A Secret of Kubernetes.
-fn is_secret_object(value: &Json) -> bool {
-    value.get("kind").and_then(Json::as_str) == Some("Secret")
-}
+impl Holder {
+    pub(super) fn of(value: &Json) -> Self {
+        let names = [value.get("name"), value.get("key")];
+        let mut names = names.into_iter().flatten().filter_map(Json::as_str);
+        Self {
+            is_pair: names.any(is_secret_name),
+            is_secret: value.get("kind").and_then(Json::as_str) == Some("Secret"),
+        }
+    }
 
-fn is_data(name: &str) -> bool {
-    ["data", "stringData", "string_data"].contains(&name)
+    /// Whether a member is secret by what it is called and by what stands beside it.
+    pub(super) fn is_secret(self, name: &str) -> bool {
+        is_secret_name(name)
+            || self.is_pair && name == "value"
+            || self.is_secret && ["data", "stringData", "string_data"].contains(&name)
+    }
 }
 
 fn emptied(value: &Json) -> Option<Json> {

@@ -1,17 +1,21 @@
 //! A plan, as `terraform show -json PLANFILE` prints it. It is read twice: first for what is secret anywhere in it, then
 //! for what it changes. One resource at a time is held.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::super::json::{Json, Reader};
+use super::artifact::{Artifact, Writer};
+use super::invocations::{self, Invocation};
 use super::kind::Head;
-use super::links::{Mark, Table};
+use super::links::{Side, Table, Values, has_shape};
 use super::mask::{self, Kept, Secrecy, Sides};
 use super::secrets::Scrubber;
 use super::{
-    Action, Attribute, MAX_CHANGES, Marks, Part, Refusal, Resource, Summary, marked, names,
+    Action, Attribute, MAX_CHANGES, Marks, Part, Refusal, Resource, Summary, marked, names, told,
 };
+
+/// Where an uploader puts what tells a host, of plans of which no value is kept.
+const MARKS: &str = "infratrack_marks";
 
 /// A plan without secrets.
 #[derive(Clone, Debug)]
@@ -29,11 +33,12 @@ pub struct Plan {
     pub resources: Vec<Resource>,
     pub outputs: Vec<Output>,
     pub checks: Vec<Check>,
+    pub invocations: Vec<Invocation>,
     /// Places that were masked.
     pub redactions: u64,
     pub warnings: Vec<String>,
     /// The plan to download: what changes, drifts and is checked, without secrets.
-    pub artifact: String,
+    pub artifact: Artifact,
 }
 
 /// An output that changes.
@@ -59,7 +64,7 @@ pub(super) fn read(text: &[u8], head: Head, table: &Table) -> Result<Plan, Refus
     let secrets = marked::of_plan(text)?;
     let mut scrubber = secrets.scrubber()?;
     scrubber.is_blind = head.format.0 == 0;
-    let mut building = Building::new(scrubber, table);
+    let mut building = Building::new(scrubber, table, &head);
     let mut reader = Reader::new(text);
     reader.object(|name, reader| match name {
         "resource_changes" => building.list(name, reader, Part::Change),
@@ -67,6 +72,7 @@ pub(super) fn read(text: &[u8], head: Head, table: &Table) -> Result<Plan, Refus
         "deferred_changes" => building.list(name, reader, Part::Deferred),
         "output_changes" => building.outputs(reader),
         "checks" => building.checks(reader),
+        "action_invocations" => building.invocations(reader),
         "relevant_attributes" => {
             let value = mask::clean(&reader.value()?, &mut building.scrubber);
             building.member(name, &value.to_text());
@@ -84,12 +90,15 @@ struct Building<'a> {
     resources: Vec<Resource>,
     outputs: Vec<Output>,
     checks: Vec<Check>,
-    /// Members of the artifact.
-    artifact: String,
+    invocations: Vec<Invocation>,
+    /// As far as it was read.
+    artifact: Writer,
 }
 
 impl<'a> Building<'a> {
-    fn new(scrubber: Scrubber, table: &'a Table) -> Self {
+    fn new(mut scrubber: Scrubber, table: &'a Table, head: &Head) -> Self {
+        let mut artifact = Writer::default();
+        artifact.push_str(&begin(head, &mut scrubber));
         Self {
             table,
             scrubber,
@@ -97,7 +106,8 @@ impl<'a> Building<'a> {
             resources: Vec::new(),
             outputs: Vec::new(),
             checks: Vec::new(),
-            artifact: String::new(),
+            invocations: Vec::new(),
+            artifact,
         }
     }
 
@@ -120,8 +130,13 @@ impl<'a> Building<'a> {
             }
             let place = format!("{name}, before byte {}", reader.offset());
             let value = reader.value()?;
-            let value = value.get("resource_change").cloned().unwrap_or(value);
-            let (resource, kept) = self.resource(&value, part, &place)?;
+            let inner = value.get("resource_change");
+            let (mut resource, mut kept) = self.resource(inner.unwrap_or(&value), part, &place)?;
+            if inner.is_some() {
+                let reason = value.text("reason");
+                resource.deferred_reason = reason.map(|reason| self.scrubber.text(&reason));
+                kept = deferred(resource.deferred_reason.as_deref(), kept);
+            }
             self.artifact.push_str(if is_first { "\n" } else { ",\n" });
             is_first = false;
             self.artifact.push_str(&kept.to_text());
@@ -129,7 +144,7 @@ impl<'a> Building<'a> {
             self.resources.push(resource);
             Ok(())
         })?;
-        self.artifact.push(']');
+        self.artifact.push_str("]");
         Ok(())
     }
 
@@ -167,9 +182,16 @@ impl<'a> Building<'a> {
         } else {
             Secrecy::Plain
         };
-        let marks = Marks {
-            before: self.marks(&kind, change.get("before")),
-            after: self.marks(&kind, change.get("after")),
+        let action = Action::of(&actions);
+        let is_imported = change
+            .get("importing")
+            .is_some_and(|importing| !importing.is_null());
+        // What stays as it is links nothing, unless it comes under Terraform's care.
+        let is_touched = is_imported || !matches!(action, Action::NoOp | Action::Read);
+        let marks = if is_touched {
+            self.marks(&kind, value, sides)
+        } else {
+            Marks::default()
         };
         let kept = mask::change(sides, secrecy, &mut self.scrubber);
         let mut text = |name: &str| value.text(name).map(|text| self.scrubber.text(&text));
@@ -181,17 +203,16 @@ impl<'a> Building<'a> {
             name: text("name").unwrap_or_default(),
             provider: text("provider_name").unwrap_or_default(),
             action_reason: text("action_reason"),
+            deferred_reason: None,
             previous_address: text("previous_address"),
             kind: text("type").unwrap_or_default(),
             address: self.scrubber.text(&address),
             index: value
                 .get("index")
                 .map(|index| mask::clean(index, &mut self.scrubber)),
-            action: Action::of(&actions),
-            is_imported: change
-                .get("importing")
-                .is_some_and(|importing| !importing.is_null()),
-            attributes: kept.attributes.clone(),
+            action,
+            is_imported,
+            attributes: told(&kept.attributes),
             is_cut: kept.is_cut,
             marks,
             actions,
@@ -204,7 +225,7 @@ impl<'a> Building<'a> {
     fn document(&mut self, value: &Json, change: &Json, kept: &Kept) -> Json {
         let mut members = Vec::new();
         for (name, member) in value.members() {
-            if name != "change" {
+            if name != "change" && name != MARKS {
                 members.push((name.clone(), mask::clean(member, &mut self.scrubber)));
             }
         }
@@ -225,16 +246,39 @@ impl<'a> Building<'a> {
         Json::Object(members)
     }
 
-    /// What may tell a host, unless a secret is in it.
-    fn marks(&self, kind: &str, value: Option<&Json>) -> BTreeMap<Mark, Vec<String>> {
-        let Some(value) = value.filter(|_| !self.scrubber.is_blind) else {
-            return BTreeMap::new();
-        };
-        let mut marks = self.table.marks(kind, value);
-        for values in marks.values_mut() {
-            values.retain(|value| !self.scrubber.finds(value));
+    /// What may tell a host, unless a secret is in it. Where nothing says what is one, only of types that are known, what has the
+    /// shape of an id or an address.
+    fn marks(&self, kind: &str, resource: &Json, sides: Sides<'_>) -> Marks {
+        let is_blind = self.scrubber.is_blind;
+        if is_blind && !self.table.has(kind) {
+            return Marks::default();
         }
-        marks
+        // Who masked the values says beside them what told a host.
+        let told = resource.get(MARKS).filter(|_| is_blind);
+        let side = |name, value: Option<_>, mask| match told {
+            Some(told) => told.get(name).map(Side::plain),
+            None => value.map(|value| Side { value, mask }),
+        };
+        let was = side("before", sides.before, sides.before_mask);
+        let is = side("after", sides.after, sides.after_mask);
+        let find = |side: Option<_>, find: &dyn Fn(Side<'_>) -> Values| {
+            let mut marks = side.map(find).unwrap_or_default();
+            marks.retain(|mark, values| {
+                let may_be = |text: &String| {
+                    !self.scrubber.finds(text) && (!is_blind || has_shape(*mark, text))
+                };
+                values.retain(may_be);
+                !values.is_empty()
+            });
+            marks
+        };
+        let of_host = |side: Side<'_>| self.table.marks(kind, side);
+        let of_others = |side: Side<'_>| self.table.affected(kind, side);
+        Marks {
+            before: find(was, &of_host),
+            after: find(is, &of_host),
+            affected: find(is.filter(|is| !is.value.is_null()).or(was), &of_others),
+        }
     }
 
     fn outputs(&mut self, reader: &mut Reader<'_>) -> Result<(), Refusal> {
@@ -317,6 +361,19 @@ impl<'a> Building<'a> {
         Ok(())
     }
 
+    fn invocations(&mut self, reader: &mut Reader<'_>) -> Result<(), Refusal> {
+        let mut document = Vec::new();
+        reader.array(|reader| {
+            let (invocation, kept) = invocations::read(&reader.value()?, &mut self.scrubber);
+            self.summary.actions += 1;
+            self.invocations.push(invocation);
+            document.push(kept);
+            Ok::<_, Refusal>(())
+        })?;
+        self.member("action_invocations", &Json::Array(document).to_text());
+        Ok(())
+    }
+
     fn end(mut self, head: Head) -> Plan {
         let mut warnings = Vec::new();
         if head.has_no_version {
@@ -337,25 +394,7 @@ impl<'a> Building<'a> {
                 self.summary.unrecognised
             ));
         }
-        let text = |text: &Option<String>| text.as_deref().map_or(Json::Null, Json::from);
-        let (major, minor) = head.format;
-        let mut artifact =
-            format!("{{\"format_version\":\"{major}.{minor}\",\"terraform_version\":");
-        artifact
-            .push_str(&mask::clean(&text(&head.terraform_version), &mut self.scrubber).to_text());
-        artifact.push_str(",\"timestamp\":");
-        artifact.push_str(&mask::clean(&text(&head.timestamp), &mut self.scrubber).to_text());
-        for (name, value) in [
-            ("applyable", head.is_applyable),
-            ("complete", head.is_complete),
-            ("errored", head.is_errored),
-        ] {
-            if let Some(value) = value {
-                let _ = write!(artifact, ",\"{name}\":{value}");
-            }
-        }
-        artifact.push_str(&self.artifact);
-        artifact.push_str("\n}\n");
+        self.artifact.push_str("\n}\n");
         Plan {
             format: head.format,
             terraform_version: head.terraform_version,
@@ -367,11 +406,40 @@ impl<'a> Building<'a> {
             resources: self.resources,
             outputs: self.outputs,
             checks: self.checks,
+            invocations: self.invocations,
             redactions: self.scrubber.count,
             warnings,
-            artifact,
+            artifact: self.artifact.finish(),
         }
     }
+}
+
+/// What stands at the top of the artifact.
+fn begin(head: &Head, scrubber: &mut Scrubber) -> String {
+    let text = |text: &Option<String>| text.as_deref().map_or(Json::Null, Json::from);
+    let (major, minor) = head.format;
+    let mut artifact = format!("{{\"format_version\":\"{major}.{minor}\",\"terraform_version\":");
+    artifact.push_str(&mask::clean(&text(&head.terraform_version), scrubber).to_text());
+    artifact.push_str(",\"timestamp\":");
+    artifact.push_str(&mask::clean(&text(&head.timestamp), scrubber).to_text());
+    for (name, value) in [
+        ("applyable", head.is_applyable),
+        ("complete", head.is_complete),
+        ("errored", head.is_errored),
+    ] {
+        if let Some(value) = value {
+            let _ = write!(artifact, ",\"{name}\":{value}");
+        }
+    }
+    artifact
+}
+
+/// A deferred change as the document has it: why, and what.
+fn deferred(reason: Option<&str>, change: Json) -> Json {
+    let mut members = Vec::new();
+    members.extend(reason.map(|reason| ("reason".to_owned(), Json::from(reason))));
+    members.push(("resource_change".to_owned(), change));
+    Json::Object(members)
 }
 
 fn actions_of(change: &Json) -> Option<Vec<String>> {

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
 use super::super::json::Json;
-use super::Refusal;
+use super::{Refusal, names};
 
 /// Shorter texts are too common to be looked for.
 const SHORTEST: usize = 6;
@@ -49,6 +49,19 @@ impl Secrets {
         }
     }
 
+    /// What no mark but a name or a type makes a secret: not the names and words that stand among it.
+    pub(super) fn add_named(&mut self, value: &Json) -> Result<(), Refusal> {
+        match value {
+            Json::String(text) if names::is_common(text) => Ok(()),
+            Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => self.add(value),
+            Json::Array(items) => items.iter().try_for_each(|item| self.add_named(item)),
+            Json::Object(members) => members
+                .iter()
+                .filter(|(name, _)| !names::is_plain_inside(name))
+                .try_for_each(|(_, value)| self.add_named(value)),
+        }
+    }
+
     fn add_text(&mut self, text: &str) -> Result<(), Refusal> {
         self.insert(text)?;
         self.insert(text.trim())?;
@@ -71,7 +84,9 @@ impl Secrets {
     }
 
     fn insert(&mut self, text: &str) -> Result<(), Refusal> {
-        if text.chars().count() < SHORTEST || self.values.contains(text) {
+        // What was masked before is none.
+        let is_short = text.chars().count() < SHORTEST;
+        if is_short || text == REDACTED || self.values.contains(text) {
             return Ok(());
         }
         if self.values.len() >= MAX_SECRETS {

@@ -1,10 +1,9 @@
 //! A state, as `terraform show -json` prints it: which resources there are, and what tells the hosts that they are.
 
-use std::collections::BTreeMap;
-
 use super::super::json::{Json, Reader};
+use super::artifact::{Artifact, Writer};
 use super::kind::Head;
-use super::links::{Mark, Table};
+use super::links::{Side, Table, Values};
 use super::marked;
 use super::mask::{self, Secrecy, Sides};
 use super::names;
@@ -19,7 +18,7 @@ pub struct State {
     pub resources: Vec<Existing>,
     pub redactions: u64,
     /// The state to download.
-    pub artifact: String,
+    pub artifact: Artifact,
 }
 
 /// A resource that there is.
@@ -31,7 +30,7 @@ pub struct Existing {
     pub mode: String,
     pub kind: String,
     pub provider: String,
-    pub marks: BTreeMap<Mark, Vec<String>>,
+    pub marks: Values,
 }
 
 /// Reads a state.
@@ -48,8 +47,12 @@ pub(super) fn read(text: &[u8], head: Head, table: &Table) -> Result<State, Refu
         table,
         scrubber,
         resources: Vec::new(),
-        artifact: String::new(),
+        artifact: Writer::default(),
     };
+    let (major, minor) = head.format;
+    building.artifact.push_str(&format!(
+        "{{\"format_version\":\"{major}.{minor}\",\"values\":{{\"root_module\":{{\"resources\":["
+    ));
     Reader::new(text).object(|name, reader| match name {
         "values" => reader.object(|name, reader| match name {
             "root_module" => building.module(reader),
@@ -57,17 +60,13 @@ pub(super) fn read(text: &[u8], head: Head, table: &Table) -> Result<State, Refu
         }),
         _ => Ok(reader.skip()?),
     })?;
-    let (major, minor) = head.format;
-    let artifact = format!(
-        "{{\"format_version\":\"{major}.{minor}\",\"values\":{{\"root_module\":{{\"resources\":[{}\n]}}}}}}\n",
-        building.artifact
-    );
+    building.artifact.push_str("\n]}}}\n");
     Ok(State {
         format: head.format,
         terraform_version: head.terraform_version,
         resources: building.resources,
         redactions: building.scrubber.count,
-        artifact,
+        artifact: building.artifact.finish(),
     })
 }
 
@@ -75,7 +74,7 @@ struct Building<'a> {
     table: &'a Table,
     scrubber: Scrubber,
     resources: Vec<Existing>,
-    artifact: String,
+    artifact: Writer,
 }
 
 impl Building<'_> {
@@ -106,15 +105,17 @@ impl Building<'_> {
         })?;
         let kind = value.text("type").unwrap_or_default();
         let values = value.get("values");
+        let mask = value.get("sensitive_values");
         let mut marks = values
-            .map(|values| self.table.marks(&kind, values))
+            .map(|value| self.table.marks(&kind, Side { value, mask }))
             .unwrap_or_default();
-        for values in marks.values_mut() {
+        marks.retain(|_, values| {
             values.retain(|value| !self.scrubber.finds(value));
-        }
+            !values.is_empty()
+        });
         let sides = Sides {
             after: values,
-            after_mask: value.get("sensitive_values"),
+            after_mask: mask,
             ..Sides::default()
         };
         if self.scrubber.is_blind {
@@ -142,7 +143,7 @@ impl Building<'_> {
         } else {
             ",\n"
         });
-        Json::Object(members).write(&mut self.artifact);
+        self.artifact.push_str(&Json::Object(members).to_text());
         let mut text = |name: &str| value.text(name).map(|text| self.scrubber.text(&text));
         self.resources.push(Existing {
             deposed: text("deposed_key"),

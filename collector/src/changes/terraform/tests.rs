@@ -69,6 +69,19 @@ fn what_is_no_plan_is_refused_by_what_it_is() {
     }
 }
 
+/// An attribute as it is stored.
+#[derive(Deserialize)]
+struct Told {
+    path: Vec<String>,
+    what: Difference,
+    before: Option<String>,
+    after: Option<String>,
+}
+
+fn told_of(resource: &Resource) -> Vec<Told> {
+    serde_json::from_str(resource.attributes.get()).unwrap()
+}
+
 #[test]
 fn known_after_apply_is_not_deleted_and_numbers_stay_exact() {
     let plan = plan(
@@ -79,16 +92,15 @@ fn known_after_apply_is_not_deleted_and_numbers_stay_exact() {
             "after_unknown":{"id":true,"l":[false,true],"new":true},
             "before_sensitive":{},"after_sensitive":{}}}]}"#,
     );
-    let found: Vec<_> = plan.resources[0]
-        .attributes
-        .iter()
-        .map(|attribute| {
-            let text = |value: &Option<Json>| value.as_ref().map_or(String::new(), Json::to_text);
+    let found: Vec<_> = told_of(&plan.resources[0])
+        .into_iter()
+        .map(|told| {
+            let (before, after) = (told.before, told.after);
             (
-                attribute.path.join("."),
-                attribute.what,
-                text(&attribute.before),
-                text(&attribute.after),
+                told.path.join("."),
+                told.what,
+                before.unwrap_or_default(),
+                after.unwrap_or_default(),
             )
         })
         .collect();
@@ -134,14 +146,81 @@ fn unknown_actions_are_shown_and_a_deposed_object_is_another() {
 }
 
 #[test]
+fn actions_are_told_with_what_sets_them_off_and_nothing_of_their_configuration() {
+    let plan = plan(
+        r#"{"format_version":"1.2","resource_changes":[],"action_invocations":[
+            {"address":"action.a.x","type":"a","name":"x","config_values":{"note":"abc"},"provider_name":"p",
+             "lifecycle_action_trigger":{"triggering_resource_address":"b.c","action_trigger_event":"BeforeCreate"}},
+            {"address":"action.a.y","type":"a","name":"y","invoke_action_trigger":{}},
+            {"address":"action.a.z"}]}"#,
+    );
+    let told = plan.invocations.iter().map(|one| {
+        let by = one.resource.as_deref().unwrap_or_default();
+        (one.address.as_str(), one.trigger.as_str(), by)
+    });
+    assert_eq!(
+        told.collect::<Vec<_>>(),
+        [
+            ("action.a.x", "before_create", "b.c"),
+            ("action.a.y", "invoke", ""),
+            ("action.a.z", "", ""),
+        ]
+    );
+    assert!(
+        !plan.artifact.text().contains("abc"),
+        "{}",
+        plan.artifact.text()
+    );
+    let counts = (plan.summary.add, plan.summary.change, plan.summary.actions);
+    assert_eq!(counts, (0, 0, 3));
+}
+
+#[test]
 fn values_of_plans_without_marks_are_not_kept() {
     let plan = plan(
         r#"{"format_version":"0.1","resource_changes":[{"address":"a.b","type":"aws_instance","change":{
             "actions":["update"],"before":{"x":"open-sesame","y":1},"after":{"x":"other-sesame","y":1}}}]}"#,
     );
-    assert!(!plan.artifact.contains("sesame"), "{}", plan.artifact);
-    assert_eq!(plan.resources[0].attributes[0].path, ["x"]);
+    assert!(
+        !plan.artifact.text().contains("sesame"),
+        "{}",
+        plan.artifact.text()
+    );
+    assert_eq!(told_of(&plan.resources[0])[0].path, ["x"]);
     assert!(plan.warnings[0].contains("before format 1.0"));
+}
+
+#[test]
+fn of_plans_without_marks_ids_and_addresses_are_read_and_not_kept() {
+    let before = r#"{"id":"i-0123412341234abcd","private_ip":"10.3.0.4","tags":{"Name":"web-1"}}"#;
+    let marks = |version: &str, kind: &str, before: &str, more: &str| {
+        let text = format!(
+            r#"{{"format_version":"{version}","resource_changes":[{{"address":"a.b","type":"{kind}"{more},"change":{{
+                "actions":["delete"],"before":{before},"after":null}}}}]}}"#
+        );
+        let plan = plan(&text);
+        assert!(
+            !plan.artifact.text().contains("infratrack_marks"),
+            "{}",
+            plan.artifact.text()
+        );
+        let is_kept = plan.artifact.text().contains("10.3.0.4");
+        assert_eq!(is_kept, version == "1.2" && !before.contains("redacted"));
+        plan.resources[0].marks.before.clone()
+    };
+    let one = |mark, value: &str| (mark, vec![value.to_owned()]);
+    let wanted = Values::from([
+        one(Mark::InstanceId, "i-0123412341234abcd"),
+        one(Mark::PrivateAddress, "10.3.0.4"),
+    ]);
+    assert_eq!(marks("0.1", "aws_instance", before, ""), wanted);
+    assert!(marks("0.1", "own_server", before, "").is_empty());
+    // As the uploader sends it.
+    let masked = r#"{"id":{"redacted":true,"changed":true}}"#;
+    let beside = format!(r#","infratrack_marks":{{"before":{before}}}"#);
+    assert_eq!(marks("0.1", "aws_instance", masked, &beside), wanted);
+    assert!(marks("0.1", "own_server", masked, &beside).is_empty());
+    assert!(marks("1.2", "aws_instance", masked, &beside).is_empty());
 }
 
 #[test]
@@ -153,14 +232,15 @@ fn what_is_marked_inside_a_value_that_becomes_unknown_or_another_type_is_masked(
             "after":{"y":"text"},"after_unknown":{"x":true},
             "before_sensitive":{"x":{"p":true},"y":{"p":true}},"after_sensitive":{}}}]}"#,
     );
-    assert!(!plan.artifact.contains("abc"), "{}", plan.artifact);
+    assert!(
+        !plan.artifact.text().contains("abc"),
+        "{}",
+        plan.artifact.text()
+    );
     let kept = format!("{:?}", plan.resources[0].attributes);
     assert!(!kept.contains("abc") && kept.contains("see"), "{kept}");
-    let what: Vec<_> = plan.resources[0]
-        .attributes
-        .iter()
-        .map(|attribute| attribute.what)
-        .collect();
+    let told = told_of(&plan.resources[0]);
+    let what: Vec<_> = told.iter().map(|told| told.what).collect();
     assert_eq!(what, [Difference::Unknown, Difference::Changed]);
 }
 
@@ -170,7 +250,7 @@ fn updated(before: &str, after: &str, more: &str) -> String {
         r#"{{"format_version":"1.2","resource_changes":[{{"address":"a.b","type":"a","change":{{
             "actions":["update"],"before":{{"x":{before}}},"after":{{"x":{after}}}{more}}}}}]}}"#
     );
-    plan(&text).artifact
+    plan(&text).artifact.text()
 }
 
 #[test]
@@ -213,6 +293,10 @@ fn values_of_states_without_marks_are_not_kept() {
     else {
         panic!("a state");
     };
-    assert!(!state.artifact.contains("abc"), "{}", state.artifact);
+    assert!(
+        !state.artifact.text().contains("abc"),
+        "{}",
+        state.artifact.text()
+    );
     assert!(state.resources[0].marks.is_empty());
 }

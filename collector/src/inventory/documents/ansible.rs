@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::{DEPTH, Document, Found, Refused, address, escaped, is_name, path, value};
 
@@ -45,6 +45,11 @@ const ADDRESSES: [&str; 19] = [
 const TAGS: [&str; 4] = ["tags", "labels", "ec2_tags", "hcloud_labels"];
 /// Lists of tags.
 const TAG_LISTS: [&str; 2] = ["do_tags", "infratrack_tags"];
+
+/// The only field of an object that stands for a text in which nothing is a template.
+const UNSAFE: &str = "__ansible_unsafe";
+/// Likewise for what is encrypted.
+const VAULT: &str = "__ansible_vault";
 
 #[derive(Deserialize)]
 struct Meta<'a> {
@@ -95,7 +100,7 @@ pub fn read(text: &str) -> Result<Document, Refused> {
             .hostvars
             .get(name)
             .map_or(Ok(Value::Null), |raw| value(&place, raw))?;
-        let mut found = found(name, &variables);
+        let mut found = found(name, &unmarked(variables));
         let groups = members.get(name).into_iter().flatten();
         found
             .tags
@@ -103,6 +108,31 @@ pub fn read(text: &str) -> Result<Document, Refused> {
         document.push(&place, found, &mut keys)?;
     }
     Ok(document)
+}
+
+/// Variables without Ansible's marks: of what is no template the text, of what a vault keeps nothing.
+fn unmarked(value: Value) -> Value {
+    match value {
+        Value::Object(mut fields) if is_marked(&fields, UNSAFE) => {
+            fields.remove(UNSAFE).map_or(Value::Null, unmarked)
+        }
+        Value::Object(fields) if is_marked(&fields, VAULT) => Value::Null,
+        Value::Object(fields) => {
+            // A tag whose value nobody knows is none.
+            let known = fields.into_iter().filter(|(_, value)| {
+                let fields = value.as_object();
+                !fields.is_some_and(|fields| is_marked(fields, VAULT))
+            });
+            let plain = known.map(|(name, value)| (name, unmarked(value)));
+            Value::Object(plain.collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(unmarked).collect()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value,
+    }
+}
+
+fn is_marked(fields: &Map<String, Value>, mark: &str) -> bool {
+    fields.len() == 1 && fields.contains_key(mark)
 }
 
 fn found(name: &str, variables: &Value) -> Found {
@@ -233,6 +263,38 @@ mod tests {
             "a name that is an address is one"
         );
         assert_eq!(document.warning_count, 1, "{:?}", document.warnings);
+    }
+
+    #[test]
+    fn marked_texts_are_texts_and_what_a_vault_keeps_is_not_known() {
+        let list = include_str!("../../../tests/fixtures/ansible/list-2.19.14.json");
+        assert!(list.contains(UNSAFE) && list.contains(VAULT));
+        let document = read(list).expect("read");
+        let find = |name: &str| {
+            let mut entries = document.entries.iter();
+            entries.find(|entry| entry.name == name).expect(name)
+        };
+        let web = find("web-2.example.org");
+        assert_eq!(web.instance_id.as_deref(), Some("i-0def"));
+        assert_eq!(
+            web.addresses,
+            ["192.0.2.11".parse::<std::net::IpAddr>().expect("one")]
+        );
+        assert_eq!(web.owner.as_deref(), Some("{{ ops }}"));
+        assert_eq!(web.tags, ["blue", "green", "group:web"]);
+        let marked_tag = find("web-1.example.org");
+        assert_eq!(
+            marked_tag.tags,
+            ["Environment=prod", "Owner=ops", "group:web"]
+        );
+        assert_eq!(marked_tag.owner.as_deref(), Some("ops"));
+        let vaulted = find("vaulted.example.org");
+        assert_eq!(
+            (vaulted.instance_id.as_deref(), vaulted.key.as_str()),
+            (None, "vaulted.example.org")
+        );
+        assert_eq!(vaulted.tags, ["Region=fra1", "group:web"]);
+        assert_eq!(document.warning_count, 0, "{:?}", document.warnings);
     }
 
     #[test]

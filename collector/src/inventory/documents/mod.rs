@@ -295,7 +295,7 @@ struct Found {
 }
 
 /// Letters, digits and `-_.:/=+@`, as for tags that operators set.
-fn is_tag(tag: &str) -> bool {
+pub fn is_tag(tag: &str) -> bool {
     let plain = |char: char| char.is_ascii_alphanumeric() || "-_.:/=+@".contains(char);
     (1..=TAG_CHARS).contains(&tag.len()) && tag.chars().all(plain)
 }

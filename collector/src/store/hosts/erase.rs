@@ -61,6 +61,16 @@ deletes! {
     enrollments: "delete from enrollments where host_id = any($1)",
     /// Tokens that would bring the host back.
     tokens: "delete from enroll_tokens where host_id = any($1)",
+    counts_of_changes: "update changes c set host_count = host_count - n.hosts
+        from (select change_id, count(distinct host_id) as hosts from change_hosts where host_id = any($1)
+              group by change_id) as n
+        where c.change_id = n.change_id",
+    change_hosts: "delete from change_hosts where host_id = any($1)",
+    /// Runs stay, without what names the host.
+    change_links: "delete from change_links where host_id = any($1)",
+    /// Of volumes without snapshots: a host that has any stays.
+    backup_runs: "delete from backup_runs where host_id = any($1)",
+    backup_grants: "delete from backup_grants where host_id = any($1)",
     liveness: "delete from host_liveness where host_id = any($1)",
 }
 
@@ -73,7 +83,7 @@ pub async fn update_deleted(
     let done = sqlx::query!(
         "update hosts
          set name = '', machine_id = null, tags = '{}', owner = null, environment = null, notes = null,
-             addresses = '{}', instance_id = null, os_id = null, os_name = null, edited = '{}',
+             addresses = '{}', instance_id = null, dmi_uuid = null, dmi_serial = null, macs = '{}', os_id = null, os_name = null, edited = '{}',
              retired_at = coalesce(retired_at, $2), deleted_at = $2, version = version + 1, updated_at = $2
          where host_id = any($1)",
         hosts,

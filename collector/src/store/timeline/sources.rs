@@ -6,9 +6,9 @@
 use super::Source;
 
 /// All of them.
-pub const ALL: [&Source; 12] = [
-    &EVENTS, &PACKAGES, &GAPS, &REFUSED, &DOWNTIMES, &FACTS, &COMMANDS, &TASKS, &ISSUED, &REVOKED,
-    &DROPPED, &AUDIT,
+pub const ALL: [&Source; 13] = [
+    &EVENTS, &CHANGES, &PACKAGES, &GAPS, &REFUSED, &DOWNTIMES, &FACTS, &COMMANDS, &TASKS, &ISSUED,
+    &REVOKED, &DROPPED, &AUDIT,
 ];
 
 /// What agents and the collector itself reported.
@@ -28,8 +28,38 @@ pub const EVENTS: Source = Source {
     id: "lpad(event_id::text, 19, '0')",
 };
 
+/// Runs that touched it, and what somebody says did: one for each. What a run is to the host stands in its links, of
+/// which it may have many.
+pub const CHANGES: Source = Source {
+    name: "change",
+    kinds: &["change"],
+    select: "h.at as at, coalesce(r.ended_at, h.until) as until, null::timestamptz as received_at,
+        coalesce(r.tool || ' ' || r.kind, 'manual') as what, left(coalesce(c.actor, r.brought_by), 200) as by,
+        jsonb_build_object('change_id', h.change_id, 'run_id', h.run_id, 'title', left(c.title, 300),
+            'outcome', coalesce(r.outcome, c.outcome), 'is_check', coalesce(r.detail->>'check' = 'true', false),
+            'method', h.method, 'confidence', h.confidence, 'commit', left(c.commit_id, 100),
+            'repository', left(c.repository, 300), 'pull_request', left(c.pull_request, 300),
+            'run_url', left(c.run_url, 1000),
+            'links', coalesce((select jsonb_agg(jsonb_build_object('role', role, 'address', left(name, 200),
+                 'action', action))
+             from (select l.role, l.name, (select action from change_resources a where a.run_id = l.run_id
+                                               and a.ordinal = l.ordinal and l.role <> 'play') as action
+                   from change_links l where l.host_id = h.host_id and l.run_id = h.run_id
+                   order by l.ordinal, l.role limit 20) as first), '[]'),
+            'link_count', (select count(*) from change_links l where l.host_id = h.host_id and l.run_id = h.run_id),
+            'recap', (select p.recap from change_links l
+                      join play_hosts p on p.run_id = l.run_id and p.number = l.ordinal
+                      where l.host_id = h.host_id and l.run_id = h.run_id and l.role = 'play'
+                        and octet_length(p.recap::text) <= 2000 order by l.ordinal limit 1)) as body,
+        false as is_cut
+        from change_hosts h join changes c on c.change_id = h.change_id left join change_runs r on r.run_id = h.run_id
+        where h.host_id = $1",
+    at: "h.at",
+    id: "h.change_id || ':' || coalesce(h.run_id::text, '')",
+};
+
 /// What inventories showed to have changed where no log tells it, all of one inventory together.
-const PACKAGES: Source = Source {
+pub const PACKAGES: Source = Source {
     name: "package",
     kinds: &["package"],
     select: "changed_at as at, null::timestamptz as until, null::timestamptz as received_at, 'inventory' as what,
@@ -83,7 +113,7 @@ const DOWNTIMES: Source = Source {
 };
 
 /// What became of facts.
-const FACTS: Source = Source {
+pub const FACTS: Source = Source {
     name: "fact",
     kinds: &["fact"],
     select: "changed_at as at, null::timestamptz as until, null::timestamptz as received_at, key as what,

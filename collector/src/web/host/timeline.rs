@@ -4,6 +4,7 @@ use infratrack_shared::ids::HostId;
 use time::{Duration, OffsetDateTime};
 
 use crate::api::hosts::timeline::cursor;
+use crate::timeline::attribution::is_first;
 use crate::timeline::{self, Asked, Item, KINDS, Timeline};
 use crate::web::host::query::{HostPageQuery, text};
 use crate::web::plain::{block, encoded, line, weight};
@@ -57,6 +58,13 @@ pub struct ItemView {
     pub body: Option<String>,
     /// There is more than is shown.
     pub more: Option<String>,
+    /// Of a change: its page.
+    pub href: Option<String>,
+    /// Of a change: how it ended, with the badge's class.
+    pub badge: Option<(&'static str, String)>,
+    /// The change during which it happened.
+    pub during: Option<(String, String)>,
+    pub unattributed: bool,
     /// What changed in the day before.
     pub day_before: String,
     pub is_to_come: bool,
@@ -82,7 +90,7 @@ impl TimelineView {
         let mut views: Vec<ItemView> = Vec::with_capacity(items.len());
         for item in items {
             // A host that tells all its facts at once is one thing that happened.
-            let is_first = is_first_fact(&item);
+            let is_first = is_first(&item);
             match views.last_mut() {
                 Some(last) if is_first && last.first_facts > 0 && last.at == item.at => {
                     last.first_facts += 1;
@@ -93,7 +101,7 @@ impl TimelineView {
                     last.more = Some(format!("/hosts/{host}#facts"));
                 }
                 _ => {
-                    let mut view = view(host, query, item.clone(), now, &mut left);
+                    let mut view = ItemView::of(host, item.clone(), now, &mut left);
                     if is_first {
                         view.first_facts = 1;
                         view.detail = Some(line(&item.what, 60));
@@ -126,11 +134,6 @@ impl TimelineView {
             is_filtered: !asked.kinds.is_empty() || query.has_place(),
         }
     }
-}
-
-fn is_first_fact(item: &Item) -> bool {
-    let was_there = item.body.as_ref().and_then(|body| body.get("was_there"));
-    item.kind == "fact" && was_there.and_then(serde_json::Value::as_bool) == Some(false)
 }
 
 fn chips(host: HostId, query: &HostPageQuery, asked: &Asked) -> Vec<Chip> {
@@ -173,43 +176,44 @@ fn place(asked: &Asked) -> Option<String> {
     }
 }
 
-fn view(
-    host: HostId,
-    query: &HostPageQuery,
-    item: Item,
-    now: OffsetDateTime,
-    left: &mut usize,
-) -> ItemView {
-    let lateness = item.received_at.map(|received_at| received_at - item.at);
-    let late = lateness.filter(|late| *late >= LATE);
-    let shape = match (item.kind, item.tone) {
-        ("downtime", _) => " down",
-        ("gap", _) => " gap",
-        (_, "bad") => " bad",
-        (_, "good") => " good",
-        (_, "warn") => " warn",
-        _ => "",
-    };
-    let (body, more) = body(host, &item, left);
-    let day_before = query.link(host, "timeline", |query| {
-        query.forget_place();
-        query.kinds.clear();
-        (query.after, query.before) = (text(item.at - Duration::DAY), text(item.at));
-    });
-    ItemView {
-        at: item.at,
-        until: item.until,
-        called: timeline::called(item.kind),
-        title: line(&item.title, 160),
-        detail: item.detail.map(|detail| line(&detail, 320)),
-        by: item.by.map(|by| line(&by, 120)),
-        class: format!("item {}{shape}", item.kind),
-        late: late.map(|late| words::duration(late.whole_seconds())),
-        body,
-        more,
-        day_before,
-        is_to_come: item.at > now,
-        first_facts: 0,
+impl ItemView {
+    /// `left`: what the bodies of the page may still weigh.
+    pub fn of(host: HostId, item: Item, now: OffsetDateTime, left: &mut usize) -> Self {
+        let lateness = item.received_at.map(|received_at| received_at - item.at);
+        let late = lateness.filter(|late| *late >= LATE);
+        let shape = match (item.kind, item.tone) {
+            ("downtime", _) => " down",
+            ("gap", _) => " gap",
+            (_, "bad") => " bad",
+            (_, "good") => " good",
+            (_, "warn") => " warn",
+            _ => "",
+        };
+        let (body, more) = body(host, &item, left);
+        let moment = encoded(&text(item.at));
+        let is_change = item.kind == "change";
+        let change = item.change_id.map(|id| format!("/changes/{id}"));
+        let title = item.change_title.as_deref().unwrap_or("a change");
+        let during = change.clone().filter(|_| !is_change);
+        Self {
+            at: item.at,
+            until: item.until,
+            called: timeline::called(item.kind),
+            title: line(&item.title, 160),
+            detail: item.detail.map(|detail| line(&detail, 320)),
+            by: item.by.map(|by| line(&by, 120)),
+            class: format!("item {}{shape}", item.kind),
+            late: late.map(|late| words::duration(late.whole_seconds())),
+            body,
+            more,
+            badge: item.outcome.map(|outcome| (item.tone, line(&outcome, 40))),
+            during: during.map(|href| (href, line(title, 120))),
+            href: change.filter(|_| is_change),
+            unattributed: item.unattributed,
+            day_before: format!("/hosts/{host}/what-changed?before={moment}"),
+            is_to_come: item.at > now,
+            first_facts: 0,
+        }
     }
 }
 
@@ -272,6 +276,11 @@ mod tests {
             what: "odd".to_owned(),
             body: Some(body),
             is_cut: false,
+            change_id: None,
+            run_id: None,
+            change_title: None,
+            outcome: None,
+            unattributed: false,
         }
     }
 
@@ -289,9 +298,8 @@ mod tests {
     fn an_item_links_to_the_day_before_it_and_says_how_late_it_came() {
         let view = shown(vec![item(json!(1))]).remove(0);
         assert!(
-            view.day_before.contains(
-                "?before=2026-01-02T12%3A00%3A00Z&after=2026-01-01T12%3A00%3A00Z#timeline"
-            )
+            view.day_before
+                .ends_with("/what-changed?before=2026-01-02T12%3A00%3A00Z")
         );
         assert_eq!(view.late.as_deref(), Some("3 h"));
         assert_eq!(

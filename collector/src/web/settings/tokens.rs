@@ -91,6 +91,7 @@ pub struct NewForm {
     scope_ingest: bool,
     days: String,
     cidr: String,
+    repository: String,
 }
 
 /// `GET /settings/tokens`.
@@ -167,6 +168,7 @@ fn body(form: &NewForm) -> Result<NewToken, Problem> {
         role: settings::said(&form.role),
         scopes,
         cidr: network(&form.cidr)?,
+        repository: settings::said(&form.repository),
         lifetime_s: days.map(|days| days * 86_400),
     })
 }

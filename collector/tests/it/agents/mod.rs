@@ -12,6 +12,7 @@ mod enroll;
 mod hostile;
 mod identity;
 pub(crate) mod lane;
+mod plays;
 mod refusing_postgres;
 mod reporter;
 mod returning;

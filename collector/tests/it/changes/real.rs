@@ -4,7 +4,9 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use infratrack_collector::changes::terraform::{self, Action, Document, Options, Plan, Table};
+use infratrack_collector::changes::terraform::{
+    self, Action, Document, Options, Part, Plan, Table,
+};
 
 /// Of a sensitive variable.
 const CANARY: &str = "hunter2-not-a-real-secret";
@@ -23,8 +25,8 @@ struct Case {
     before: &'static [&'static str],
     planned: &'static str,
     arguments: &'static [&'static str],
-    /// `import`, `move`, `forget`, `read`, `replace`, failed checks.
-    more: [u64; 6],
+    /// `import`, `move`, `forget`, `read`, `replace`, failed checks, entries of `resource_drift`.
+    more: [u64; 7],
 }
 
 const CASES: &[Case] = &[
@@ -41,14 +43,14 @@ const CASES: &[Case] = &[
               sensitive = true
             }"#,
         arguments: &[],
-        more: [0; 6],
+        more: [0; 7],
     },
     Case {
         name: "no changes",
         before: &[r#"resource "terraform_data" "a" { input = var.s }"#],
         planned: r#"resource "terraform_data" "a" { input = var.s }"#,
         arguments: &[],
-        more: [0; 6],
+        more: [0; 7],
     },
     Case {
         // What a provider computed has lost its mark.
@@ -56,14 +58,14 @@ const CASES: &[Case] = &[
         before: &[r#"resource "terraform_data" "a" { input = { password = var.s, n = 1 } }"#],
         planned: r#"resource "terraform_data" "a" { input = { password = "${var.s}2", n = 2 } }"#,
         arguments: &[],
-        more: [0; 6],
+        more: [0; 7],
     },
     Case {
         name: "replace, destroyed first",
         before: &[r#"resource "terraform_data" "a" { triggers_replace = 1 }"#],
         planned: r#"resource "terraform_data" "a" { triggers_replace = 2 }"#,
         arguments: &[],
-        more: [0, 0, 0, 0, 1, 0],
+        more: [0, 0, 0, 0, 1, 0, 0],
     },
     Case {
         name: "replace, created first",
@@ -76,14 +78,14 @@ const CASES: &[Case] = &[
                 lifecycle { create_before_destroy = true }
             }"#,
         arguments: &[],
-        more: [0, 0, 0, 0, 1, 0],
+        more: [0, 0, 0, 0, 1, 0, 0],
     },
     Case {
         name: "destroy",
         before: &[r#"resource "terraform_data" "a" { count = 3 }"#],
         planned: r#"resource "terraform_data" "a" { count = 3 }"#,
         arguments: &["-destroy"],
-        more: [0; 6],
+        more: [0; 7],
     },
     Case {
         name: "import",
@@ -94,7 +96,7 @@ const CASES: &[Case] = &[
               id = "an-id"
             }"#,
         arguments: &[],
-        more: [1, 0, 0, 0, 0, 0],
+        more: [1, 0, 0, 0, 0, 0, 0],
     },
     Case {
         name: "moved, one of them updated",
@@ -111,7 +113,19 @@ const CASES: &[Case] = &[
               to   = terraform_data.d
             }"#,
         arguments: &[],
-        more: [0, 2, 0, 0, 0, 0],
+        more: [0, 2, 0, 0, 0, 0, 0],
+    },
+    Case {
+        // All that the built-in provider has of drift: an entry that counts nowhere.
+        name: "moved, seen by a refresh alone",
+        before: &[r#"resource "terraform_data" "a" { input = var.s }"#],
+        planned: r#"resource "terraform_data" "c" { input = var.s }
+            moved {
+              from = terraform_data.a
+              to   = terraform_data.c
+            }"#,
+        arguments: &["-refresh-only"],
+        more: [0, 0, 0, 0, 0, 0, 1],
     },
     Case {
         name: "removed without being destroyed",
@@ -121,7 +135,7 @@ const CASES: &[Case] = &[
               lifecycle { destroy = false }
             }",
         arguments: &[],
-        more: [0, 0, 1, 0, 0, 0],
+        more: [0, 0, 1, 0, 0, 0, 0],
     },
     Case {
         name: "unknown values, deferred data, checks",
@@ -145,7 +159,7 @@ const CASES: &[Case] = &[
               }
             }"#,
         arguments: &[],
-        more: [0, 0, 0, 1, 0, 1],
+        more: [0, 0, 0, 1, 0, 1, 0],
     },
     Case {
         name: "errored by a precondition",
@@ -160,7 +174,7 @@ const CASES: &[Case] = &[
               }
             }"#,
         arguments: &[],
-        more: [0, 0, 0, 0, 0, 1],
+        more: [0, 0, 0, 0, 0, 1, 0],
     },
 ];
 
@@ -250,6 +264,9 @@ fn check(case: &Case) {
         ),
     }
     let summary = &plan.summary;
+    let drifted = plan.resources.iter().filter(|it| it.part == Part::Drift);
+    let drifted: Vec<_> = drifted.collect();
+    assert!(drifted.iter().all(|it| it.previous_address.is_some()));
     let more = [
         summary.import,
         summary.moved,
@@ -257,6 +274,7 @@ fn check(case: &Case) {
         summary.read,
         summary.replace,
         summary.checks.fail,
+        drifted.len() as u64,
     ];
     assert_eq!(more, case.more, "{name}");
     assert_eq!(summary.unrecognised + summary.drift, 0, "{name}");
@@ -283,7 +301,7 @@ fn check(case: &Case) {
         );
     }
     // Whoever masked it before posts the same.
-    let again = read(plan.artifact.as_bytes());
+    let again = read(plan.artifact.text().as_bytes());
     assert_eq!(again.summary, plan.summary, "{name}");
-    assert_eq!(again.redactions, 0, "{name}: {}", plan.artifact);
+    assert_eq!(again.redactions, 0, "{name}: {:?}", plan.artifact);
 }

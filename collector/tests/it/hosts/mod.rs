@@ -9,6 +9,8 @@ mod retire;
 mod search;
 mod series;
 mod timeline;
+pub(crate) mod touched;
+mod what_changed;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};

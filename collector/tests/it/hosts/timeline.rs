@@ -14,7 +14,7 @@ use super::{call, json as document, say};
 use crate::harness::{Collector, Host};
 
 /// Rows of each table, 12 or so of each, at 7 instants a minute apart before `$2`.
-const PAST: [&str; 9] = [
+const PAST: [&str; 10] = [
     "insert into events (host_id, at, claimed_at, received_at, kind, body)
      select $1, at, at, at + interval '1 hour', (array['host_offline', 'host_online', 'agent_start', 'login',
          'identity_conflict', 'command_result', 'certificate_renewed'])[1 + n % 7], jsonb_build_object('n', n)
@@ -31,6 +31,14 @@ const PAST: [&str; 9] = [
     "insert into fact_changes (host_id, changed_at, key, old_body, new_body)
      select $1, $2 - n % 7 * interval '1 minute', 'facts.' || n, case when n % 3 > 0 then '{\"v\": 1}'::jsonb end,
          case when n % 4 > 0 then '{\"v\": 2}'::jsonb end from generate_series(1, 12) n",
+    "with made as (
+         insert into changes (change_id, origin, title, started_at, ended_at, outcome, tools, created_at, updated_at)
+         select gen_random_uuid(), 'manual', 'change ' || n, at, at, 'unknown', '{}', at, at
+         from (select n, $2 - n % 7 * interval '1 minute' as at from generate_series(1, 12) n) as made
+         returning change_id, started_at
+     )
+     insert into change_hosts (change_id, run_id, host_id, at, until, method, confidence)
+     select change_id, null, $1, started_at, started_at, 'manual', 'certain' from made",
     "insert into commands (command_id, host_id, action, created_at, created_by, expires_at, outcome)
      select gen_random_uuid(), $1, 'renew', at, 'ada', at, case when n % 2 = 0 then 'done' end
      from (select n, $2 - n % 7 * interval '1 minute' as at from generate_series(1, 12) n) as made",
@@ -48,7 +56,7 @@ const PAST: [&str; 9] = [
 ];
 
 /// How many items the statements above make, with the kinds that they are of.
-const MADE: [(&str, usize); 10] = [
+const MADE: [(&str, usize); 11] = [
     ("state", 6),
     ("event", 6),
     ("gap", 21),
@@ -59,6 +67,7 @@ const MADE: [(&str, usize); 10] = [
     ("certificate", 21),
     ("conflict", 4),
     ("audit", 12),
+    ("change", 12),
 ];
 
 /// A host without an agent, which is not on the timeline itself but by its making, with a past.

@@ -2,7 +2,7 @@
 
 mod advisories;
 mod api;
-mod pages;
+pub(crate) mod pages;
 
 use infratrack_shared::wire::packages::{
     Blocked, BlockedWhy, Manager, PACKAGES, PendingUpdate, UPDATES, UpdateCheck, UpdatesPart,

@@ -9,7 +9,7 @@ use super::{asked, host, update};
 use crate::agents::lane::{dpkg, of_dpkg, package, part, send, whole};
 use crate::harness::{Collector, record};
 
-pub(super) async fn page(collector: &Collector, path: &str) -> String {
+pub(crate) async fn page(collector: &Collector, path: &str) -> String {
     let request = http::Request::get(path)
         .header("host", "test")
         .header("authorization", format!("Bearer {}", collector.admin_token))

@@ -1,10 +1,12 @@
 //! The Host page in a browser.
 
+use infratrack_shared::ids::HostId;
 use serde_json::{Value, json};
 
 use super::{collector, play};
 use crate::harness::Collector;
 use crate::hosts::made;
+use crate::hosts::touched::bad_day;
 
 /// The windows in which flows are played: what each changes is its own.
 const WINDOWS: [&str; 6] = [
@@ -42,5 +44,7 @@ async fn one_host_is_looked_at_and_looked_after_in_a_browser() {
         job["host"].is_string() && job["offline"].is_string(),
         "{job}"
     );
+    let id = job["host"].as_str().unwrap().parse().unwrap();
+    bad_day(&collector, HostId(id)).await;
     play(&collector, "host", job).await;
 }

@@ -10,9 +10,11 @@ use infratrack_shared::wire::batch::{Class, Part, StatePart};
 use infratrack_shared::wire::heartbeat::{AgentUsage, FilesystemUsage, Unknown};
 use serde_json::json;
 
+use crate::changes::documents::change_of;
 use crate::harness::{Collector, Host, eventually, record};
 
 use super::{collector, pages, play};
+use crate::volumes::volume_of;
 
 /// Markup that would run, end what it stands in, or load something; a formula; text that turns what follows around.
 const MARKUP: &str =
@@ -115,7 +117,11 @@ async fn what_hosts_say_of_themselves_shows_as_text_on_every_page() {
         facts.to_string().contains("window.struck").then_some(())
     })
     .await;
-    let paths = pages(&id);
+    let mut change = change_of(&collector, MARKUP).await;
+    let (_, long) = change_of(&collector, &hostile().pop().unwrap()).await;
+    change.1.extend(long);
+    let volume = volume_of(&collector, &id, MARKUP).await;
+    let paths = pages(&id, &change, &volume);
     let job =
         json!({ "paths": paths, "fleet": "hostile", "themes": ["light"], "script_only": true });
     play(&collector, "every", job).await;

@@ -11,9 +11,11 @@ use infratrack_collector::roles::{Access, routes};
 use infratrack_testkit::browser;
 use serde_json::{Value, json};
 
+use crate::changes::documents::change_of;
 use crate::harness::Collector;
 use crate::operators::logins::{PASSWORD, user};
 use crate::sample;
+use crate::volumes::volume_of;
 
 /// What is known of vulnerabilities, and one of them.
 const ADVISORIES: &str = concat!(
@@ -40,24 +42,40 @@ pub(crate) async fn collector() -> Collector {
     collector
 }
 
-/// Every page that somebody who is logged in may read, that of one host among them, by a name for its picture.
-fn pages(host: &str) -> Vec<Value> {
+/// Every page that somebody who is logged in may read, those of one host, one change and one volume among them, by a name for
+/// its picture.
+fn pages(host: &str, change: &(String, Vec<String>), volume: &str) -> Vec<Value> {
     let is_page =
         |path: &str| !path.starts_with("/api/") && !path.starts_with("/live") && path != "/metrics";
     let pages = routes().iter().filter(|route| {
         route.method == Method::GET && route.access != Access::Public && is_page(&route.path)
     });
-    pages
-        .map(|route| match route.path.strip_prefix("/advisories/") {
-            Some(_) => route.path.replace("{id}", ADVISORY),
-            None => route.path.replace("{id}", host),
-        })
-        .filter(|path| !path.contains('{'))
-        .map(|path| {
-            let name = path.replace(host, "host").replace('/', "_");
-            json!({ "path": path, "name": name })
-        })
-        .collect()
+    let (change, parts) = change;
+    let pages = pages.map(|route| {
+        let id = match route.path.split('/').nth(1) {
+            Some("advisories") => ADVISORY,
+            Some("changes") => change,
+            Some("volumes") => volume,
+            _ => host,
+        };
+        route.path.replace("{id}", id)
+    });
+    let pages = pages.filter(|path| !path.contains('{'));
+    let mut pages: Vec<_> = pages.collect();
+    pages.extend(parts.iter().skip(1).cloned());
+    let named = pages.into_iter().map(|path| {
+        let (place, part) = path.split_once('?').unwrap_or((&path, ""));
+        let part = part.rsplit('&').next().unwrap_or_default();
+        let part: String = part.chars().take(12).collect();
+        let name = format!("{place}_{part}");
+        let name = name
+            .replace(host, "host")
+            .replace(change, "change")
+            .replace(volume, "volume")
+            .replace(['/', '='], "_");
+        json!({ "path": path, "name": name.trim_end_matches('_') })
+    });
+    named.collect()
 }
 
 /// Plays all flows of a part as the administrator; `more` is what its flows want to know.
@@ -85,6 +103,8 @@ async fn every_page_of_a_fleet_is_in_order() {
     let collector = collector().await;
     let hosts = collector.get("/api/v1/hosts?limit=1&status=degraded").await;
     let id = hosts["items"][0]["id"].as_str().unwrap();
-    let job = json!({ "paths": pages(id), "fleet": "sample" });
+    let change = change_of(&collector, "Packages").await;
+    let volume = volume_of(&collector, id, "web").await;
+    let job = json!({ "paths": pages(id, &change, &volume), "fleet": "sample" });
     play(&collector, "every", job).await;
 }

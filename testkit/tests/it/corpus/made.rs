@@ -44,8 +44,20 @@ pub(crate) fn write_missing(root: &Path, corpus: &Path) {
                 .collect(),
         );
     }
-    let valid = recorded("problem");
-    write("problem", damaged("valid", &valid, 3));
+    for target in ["plays", "problem"] {
+        write(target, damaged("valid", &recorded(target), 3));
+    }
+    for name in ["pack", "snapshot", "tree"] {
+        let path = root.join("shared/tests/backup/0.1.0").join(name);
+        let valid = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        // The first byte of a tree's input says in what pieces it comes.
+        let valid = if name == "tree" {
+            [&[5], valid.as_slice()].concat()
+        } else {
+            valid
+        };
+        write(&format!("backup_{name}"), damaged("valid", &valid, 4));
+    }
     write("frames", frames(&recorded("frames")));
     write("token", tokens());
     write("zstd", compressed(&full));

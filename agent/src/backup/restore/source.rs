@@ -1,0 +1,30 @@
+//! Where a restore reads from: a copy of the bucket, or the collector.
+
+use std::ops::Range;
+
+use infratrack_shared::backup::{ChunkId, PackHash};
+use infratrack_shared::ids::SnapshotId;
+use infratrack_shared::wire::backup::Place;
+use thiserror::Error;
+
+/// Cannot be read from there.
+#[derive(Debug, Error)]
+#[error("cannot read {what}")]
+pub struct SourceError {
+    pub what: String,
+    #[source]
+    pub source: std::io::Error,
+}
+
+/// Has the objects of one volume. What it answers is believed in nothing: every chunk is opened with the volume's key.
+pub trait Source: Sync {
+    /// The object of a snapshot.
+    fn snapshot(&self, id: SnapshotId) -> Result<Vec<u8>, SourceError>;
+
+    /// Where chunks lie, in no order; of one that is not there, nothing. At most
+    /// [`infratrack_shared::limits::BACKUP_PLACES`].
+    fn places(&self, ids: &[ChunkId]) -> Result<Vec<Place>, SourceError>;
+
+    /// These bytes of a pack, all of them.
+    fn read(&self, pack: &PackHash, range: Range<u32>) -> Result<Vec<u8>, SourceError>;
+}

@@ -1,0 +1,5 @@
+//! Backups, as the collector decides about them.
+
+pub mod ending;
+pub mod objects;
+pub mod retention;
