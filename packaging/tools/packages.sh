@@ -23,11 +23,14 @@ if [ "${PROFILE:-}" = dev ]; then
 fi
 
 package() { # NAME PROFILE
-    local profile=${PROFILE:-$2}
+    local profile=${PROFILE:-$2} compress=zstd
+    # The strongest compression takes longer than the build.
+    [ "$profile" != dev ] || compress=gzip
     [ "$profile" = dev ] || cargo build --locked --quiet --profile "$profile" -p "$1"
     cargo deb --quiet --no-build --no-strip --fast -p "$1" --profile "$profile" --output "$out" \
         ${version:+--deb-version "$version-1"}
     cargo generate-rpm -p "${1#infratrack-}" --profile "$profile" --target-dir "$target" --output "$out" \
+        --payload-compress "$compress" \
         ${version:+--set-metadata "version = \"$version\""}
 }
 package infratrack-agent agent

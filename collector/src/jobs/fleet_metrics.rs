@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use sqlx::PgConnection;
+
 use crate::app::App;
 use crate::metrics::HostStatus;
 use crate::store::audit_chain;
 use crate::store::change_links;
 use crate::store::hosts;
 use crate::store::hosts::list::{self, Page};
+use crate::store::{volume_figures, volume_search};
 
 /// Counts hosts by status; names them where they are few.
 pub async fn run(app: Arc<App>) -> anyhow::Result<()> {
@@ -36,5 +39,19 @@ pub async fn run(app: Arc<App>) -> anyhow::Result<()> {
     let signed = audit_chain::find_last_checkpoint(&mut connection).await?;
     let age = signed.map(|(_, at)| app.clock.now() - at);
     app.metrics.audit(unsealed, age);
+    volumes(&app, &mut connection).await
+}
+
+/// Counts volumes by how they stand; tells of each where they are few, else of all together.
+async fn volumes(app: &App, connection: &mut PgConnection) -> anyhow::Result<()> {
+    let now = app.clock.now();
+    let by_status = volume_search::count_by_status(connection, now).await?;
+    let total: i64 = by_status.iter().map(|(_, count)| count).sum();
+    let figures = if total <= i64::from(app.config.operators.metrics_hosts) {
+        volume_figures::list(connection, now).await?
+    } else {
+        vec![volume_figures::sum(connection, now).await?]
+    };
+    app.metrics.volumes.set(by_status, figures);
     Ok(())
 }

@@ -163,8 +163,13 @@ pub async fn update_stale(
     now: OffsetDateTime,
 ) -> sqlx::Result<u64> {
     let done = sqlx::query!(
-        "update backup_runs set state = 'failed', reason = 'interrupted', ended_at = $2
-         where state = 'running' and lease_until < $2 and (volume_id = $1 or $1 is null)",
+        "with ended as (
+             update backup_runs set state = 'failed', reason = 'interrupted', ended_at = $2
+             where state = 'running' and lease_until < $2 and (volume_id = $1 or $1 is null)
+             returning volume_id
+         )
+         insert into volume_counts as c (volume_id, runs, failures) select volume_id, 1, 1 from ended order by volume_id
+         on conflict (volume_id) do update set runs = c.runs + 1, failures = c.failures + 1",
         volume.map(|volume| volume.0) as _,
         now,
     )
@@ -193,9 +198,17 @@ pub async fn update_snapshot(
 pub async fn update_ended(connection: &mut PgConnection, ending: &Ending<'_>) -> sqlx::Result<u64> {
     let progress = ending.progress;
     let done = sqlx::query!(
-        "update backup_runs set state = $2, reason = $3, detail = $4, ended_at = $5, lease_until = null, progress = $6,
-             files = $7, bytes = $8, sent_bytes = $9, new_bytes = $10, cpu_ms = $11, errors = $12, errors_total = $13
-         where run_id = $1",
+        "with ended as (
+             update backup_runs r
+             set state = $2, reason = $3, detail = $4, ended_at = $5, lease_until = null, progress = $6, files = $7,
+                 bytes = $8, sent_bytes = $9, new_bytes = $10, cpu_ms = $11, errors = $12, errors_total = $13
+             from backup_runs was
+             where r.run_id = $1 and was.run_id = $1
+             returning r.volume_id, was.ended_at is null as is_news
+         )
+         insert into volume_counts as c (volume_id, runs, failures)
+         select volume_id, is_news::int, (is_news and $2 = 'failed')::int from ended
+         on conflict (volume_id) do update set runs = c.runs + excluded.runs, failures = c.failures + excluded.failures",
         ending.run.0,
         ending.state,
         ending.reason,

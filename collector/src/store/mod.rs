@@ -74,6 +74,7 @@ pub mod update_search;
 pub mod user_identities;
 pub mod users;
 pub mod volume_edits;
+pub mod volume_figures;
 pub mod volume_search;
 pub mod volumes;
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
-use super::{Item, attribution, changes, diff, of_event, packages};
+use super::{Item, attribution, backups, changes, diff, of_event, packages};
 use crate::store::timeline::Row;
 use crate::store::timeline::Source;
 
@@ -50,6 +50,7 @@ pub fn item(source: &Source, row: Row, now: OffsetDateTime) -> Item {
         "command" => command(&row, now),
         "task" => task(&row),
         "package" => package(&row),
+        "backup" => worded("backup", backups::words(&row.what, row.body.as_ref())),
         "change" => worded("change", changes::words(&row.what, row.body.as_ref())),
         "issued" => told("certificate", "neutral", "Certificate issued").with(until(&row)),
         "revoked" => told("certificate", "bad", "Certificate revoked").with(text(&row, "reason")),

@@ -1,4 +1,4 @@
-//! The Host page: one scroll of who it is and how it is, its timeline, charts, facts, and what was written down; with what
+//! The Host page: one scroll of who it is and how it is, its timeline, charts, backups, facts, and what was written down; with what
 //! an operator can do about it.
 
 pub mod act;
@@ -25,13 +25,14 @@ use crate::store::agent_certs::{self, CertificateFilter, CertificateRow};
 use crate::store::commands::{self, CommandRow};
 use crate::store::host_conflicts::{self, ConflictRow};
 use crate::store::tasks::{self, TaskRow};
+use crate::store::volume_search::{self, VolumeRow, Which};
 use crate::web::frame::Frame;
 use crate::web::host::charts::Charts;
 use crate::web::host::facts::FactView;
 use crate::web::host::latest::{Latest, State as HostState};
 use crate::web::host::query::HostPageQuery;
 use crate::web::host::timeline::TimelineView;
-use crate::web::{self, plain, words};
+use crate::web::{self, backups, plain, words};
 
 /// Rows of each list on the page, newest first; the timeline and the API have the rest.
 const ROWS: i64 = 10;
@@ -47,6 +48,7 @@ struct HostPage {
     clone_of: Option<Uuid>,
     timeline: TimelineView,
     charts: Charts,
+    volumes: Vec<VolumeRow>,
     facts: Vec<FactView>,
     tasks: Vec<TaskRow>,
     certificates: Vec<CertificateRow>,
@@ -190,6 +192,10 @@ async fn show(
         serial: None,
         now,
     };
+    let volumes_of_host = Which {
+        host_id: Some(id.0),
+        ..Which::default()
+    };
     let tasks_of_host = tasks::Filter {
         host_id: Some(id.0),
         ..tasks::Filter::default()
@@ -197,6 +203,7 @@ async fn show(
     let page = HostPage {
         timeline: TimelineView::of(id, &query, &asked, found, now),
         charts: Charts::of(id, &query, range_name, &numbers, now),
+        volumes: volume_search::list(&mut connection, &volumes_of_host, now, None, ROWS).await?,
         facts: facts::views(id, facts),
         notes: crate::store::hosts::edit::find_notes(&mut connection, id).await?,
         clone_of: host_conflicts::find_original(&mut connection, id).await?,

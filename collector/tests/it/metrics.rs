@@ -9,6 +9,21 @@ use infratrack_collector::jobs::fleet_metrics;
 
 use crate::harness::Collector;
 
+/// What is scraped, as the fleet is now.
+pub(crate) async fn scrape(collector: &Collector) -> String {
+    fleet_metrics::run(Arc::clone(&collector.server.app))
+        .await
+        .unwrap();
+    let request = Request::get("/metrics")
+        .header("host", "test")
+        .header("x-api-token", &collector.admin_token);
+    let response = collector
+        .request(request.body(Full::default()).unwrap())
+        .await;
+    assert_eq!(response.status(), StatusCode::OK);
+    String::from_utf8(response.body().to_vec()).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn prometheus_scrapes_requests_jobs_queues_and_hosts() {
     let collector = Collector::start().await;
@@ -17,20 +32,7 @@ async fn prometheus_scrapes_requests_jobs_queues_and_hosts() {
     batch.heartbeat = Some(host.heartbeat(&collector));
     host.send(&collector, &batch).await.unwrap();
     assert_eq!(collector.get("/api/v1/hosts").await["total"], 1);
-    let scrape = async || {
-        let request = Request::get("/metrics")
-            .header("host", "test")
-            .header("x-api-token", &collector.admin_token);
-        let response = collector
-            .request(request.body(Full::default()).unwrap())
-            .await;
-        assert_eq!(response.status(), StatusCode::OK);
-        String::from_utf8(response.body().to_vec()).unwrap()
-    };
-    fleet_metrics::run(Arc::clone(&collector.server.app))
-        .await
-        .unwrap();
-    let text = scrape().await;
+    let text = scrape(&collector).await;
     let id = host.id;
     for line in [
         format!("host_status_gauge{{host_id=\"{id}\",host=\"test-host\"}} 1"),
@@ -53,7 +55,7 @@ async fn prometheus_scrapes_requests_jobs_queues_and_hosts() {
     collector
         .request(request.body(Full::default()).unwrap())
         .await;
-    let text = scrape().await;
+    let text = scrape(&collector).await;
     assert!(!text.contains("such"), "{text}");
     assert!(
         text.contains("route=\"none\",status=\"404\"} 1\n"),

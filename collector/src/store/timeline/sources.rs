@@ -6,9 +6,9 @@
 use super::Source;
 
 /// All of them.
-pub const ALL: [&Source; 13] = [
-    &EVENTS, &CHANGES, &PACKAGES, &GAPS, &REFUSED, &DOWNTIMES, &FACTS, &COMMANDS, &TASKS, &ISSUED,
-    &REVOKED, &DROPPED, &AUDIT,
+pub const ALL: [&Source; 14] = [
+    &EVENTS, &CHANGES, &PACKAGES, &BACKUPS, &GAPS, &REFUSED, &DOWNTIMES, &FACTS, &COMMANDS, &TASKS,
+    &ISSUED, &REVOKED, &DROPPED, &AUDIT,
 ];
 
 /// What agents and the collector itself reported.
@@ -75,6 +75,20 @@ pub const PACKAGES: Source = Source {
                               and e.change_id < p.change_id and not e.is_logged)",
     at: "changed_at",
     id: "lpad(change_id::text, 19, '0')",
+};
+
+/// Runs of backups, those that are under way too.
+pub const BACKUPS: Source = Source {
+    name: "backup",
+    kinds: &["backup"],
+    select: "started_at as at, ended_at as until, null::timestamptz as received_at, r.state as what, null::text as by,
+        jsonb_build_object('volume_id', r.volume_id, 'volume', v.name, 'run_id', r.run_id, 'trigger', r.trigger,
+            'reason', r.reason, 'detail', left(r.detail, 2000), 'files', r.files, 'bytes', r.bytes,
+            'sent_bytes', r.sent_bytes, 'errors_total', r.errors_total, 'snapshot_id', r.snapshot_id) as body,
+        false as is_cut
+        from backup_runs r join volumes v on v.volume_id = r.volume_id where r.host_id = $1",
+    at: "started_at",
+    id: "run_id",
 };
 
 /// Records that will never come.

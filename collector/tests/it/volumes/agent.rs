@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 
 use super::{create, send};
 use crate::harness::{Collector, Host, eventually};
+use crate::metrics::scrape;
 
 /// A host with a `backup.toml`, and somebody who can recover its keys.
 struct Rig {
@@ -162,6 +163,13 @@ async fn files_are_backed_up_once_and_come_back_from_the_store_and_a_key_alone()
     assert_eq!(kept["total"], 1, "{kept}");
     assert_eq!(kept["items"][0]["snapshot"]["files"], 52);
     assert_eq!(kept["items"][0]["kept_because"][0], "last_whole");
+    let scraped = scrape(&rig.collector).await;
+    for line in [
+        "storage_volume_count{status=\"ok\"} 1\n",
+        "backup_last_success_timestamp{volume=\"shop\",host=\"test-host\"} ",
+    ] {
+        assert!(scraped.contains(line), "{line} is not in\n{scraped}");
+    }
 
     let to = rig.dir.path().join("back");
     rig.restore(id, &to);
@@ -208,11 +216,33 @@ async fn a_dump_that_fails_is_no_backup_and_its_reason_is_told() {
     }
     let kept = rig.collector.get(&format!("{path}/snapshots")).await;
     assert_eq!(kept["total"], 0, "{kept}");
+    assert_eq!(figures(&rig.collector).await, [2, 2, 0]);
+    let timeline = format!("/api/v1/hosts/{}/timeline?kinds=backup", rig.host.id);
+    let told = rig.collector.get(&timeline).await;
+    assert_eq!(told["items"].as_array().unwrap().len(), 2, "{told}");
+    assert_eq!(told["items"][0]["title"], "Backup of shop: failed");
+    assert_eq!(told["items"][0]["body"]["reason"], "exit_code", "{told}");
     // The promise is broken an hour after it was made.
     rig.collector.clock.advance(time::Duration::hours(1));
     assert_eq!(rig.collector.get(&path).await["status"], "late");
     let late = rig.collector.get("/api/v1/volumes?status=late").await;
     assert_eq!(late["total"], 1, "{late}");
+    assert_eq!(figures(&rig.collector).await, [2, 2, 1]);
+}
+
+/// Runs, failures and whether it is late, as they are scraped of the one volume.
+async fn figures(collector: &Collector) -> [u64; 3] {
+    let text = scrape(collector).await;
+    [
+        "backup_operations_total",
+        "backup_failures_total",
+        "backup_rpo_violation",
+    ]
+    .map(|name| {
+        let line = format!("{name}{{volume=\"shop\",host=\"test-host\"}} ");
+        let value = text.lines().find_map(|found| found.strip_prefix(&line));
+        value.expect(name).parse().unwrap()
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
