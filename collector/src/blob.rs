@@ -22,7 +22,7 @@ use thiserror::Error;
 use crate::aws::s3::S3Error;
 use crate::config::Config;
 use dir::DirStore;
-use s3::S3Store;
+use s3::{S3Store, Writing};
 
 /// The longest key, in bytes: S3 takes 1024, of which a bucket may want a prefix.
 const KEY_BYTES: usize = 768;
@@ -129,6 +129,17 @@ pub struct Entry {
     pub size_bytes: u64,
 }
 
+/// What a bucket does beyond keeping objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Honours {
+    /// It refuses an object that is not what its checksum says.
+    pub checksums: bool,
+    /// It keeps the versions of objects.
+    pub versions: bool,
+    /// How new objects are locked: `COMPLIANCE for 30 days`.
+    pub object_lock: Option<String>,
+}
+
 /// The objects of one fleet.
 #[derive(Debug)]
 pub enum BlobStore {
@@ -145,7 +156,8 @@ impl BlobStore {
         }
         let client = crate::aws::s3::client(&config.s3).await?;
         let (bucket, prefix) = (config.s3.bucket.clone(), config.s3.prefix.clone());
-        Ok(Self::S3(S3Store::new(client, bucket, &prefix)))
+        let writing = Writing::of(&config.s3);
+        Ok(Self::S3(S3Store::new(client, bucket, &prefix, writing)))
     }
 
     /// Stores an object of exactly `size_bytes` where there is none of this name. With S3, `Existed` is said too where the
@@ -173,7 +185,10 @@ impl BlobStore {
     /// Stores an object whose name tells its content: when this answers, it is there with all its bytes, whoever stored it.
     pub async fn put_whole(&self, key: &Key, bytes: Bytes) -> Result<Put, BlobError> {
         let size_bytes = bytes.len() as u64;
-        let put = self.put_bytes(key, bytes).await?;
+        let put = match self {
+            Self::Dir(_) => self.put_bytes(key, bytes).await?,
+            Self::S3(s3) => s3.put_named(key, bytes).await?,
+        };
         if put == Put::Existed {
             let found = self.find_size(key).await?;
             if found != Some(size_bytes) {
@@ -185,6 +200,15 @@ impl BlobStore {
             }
         }
         Ok(put)
+    }
+
+    /// What the bucket honours, as seen by the object `key`, and by another whose name begins with it and that does not stay;
+    /// `None`: it is a directory.
+    pub async fn honours(&self, key: &Key) -> Result<Option<Honours>, BlobError> {
+        match self {
+            Self::Dir(_) => Ok(None),
+            Self::S3(s3) => s3.honours(key).await.map(Some),
+        }
     }
 
     /// How many bytes the object of this name has.

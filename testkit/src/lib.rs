@@ -18,6 +18,7 @@ pub mod process;
 pub mod provider;
 pub mod proxy;
 pub mod rig;
+pub mod s3;
 pub mod wire;
 
 // `fuzz` finds it here, and in the crate of the fuzzers under the same name.

@@ -5,13 +5,14 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::{Builder, Region, timeout::TimeoutConfig};
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{Builder, Region, RequestChecksumCalculation, ResponseChecksumValidation};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use thiserror::Error;
 use tokio::time::timeout;
 
 use super::{CONNECT, WHOLE, chain, config, reason};
-use crate::config::s3::{PathStyle, S3, is_bucket};
+use crate::config::s3::{Checksums, PathStyle, S3, is_bucket};
 
 /// A try of a call without much of a body; three fit into [`WHOLE`].
 const TRY: Duration = Duration::from_secs(5);
@@ -164,6 +165,11 @@ pub async fn client(settings: &S3) -> Result<Client, S3Error> {
         PathStyle::Auto => elsewhere,
         PathStyle::Set(in_path) => in_path,
     };
+    if settings.checksums == Checksums::WhenRequired {
+        builder = builder
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+    }
     Ok(Client::from_conf(builder.force_path_style(in_path).build()))
 }
 

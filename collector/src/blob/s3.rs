@@ -11,15 +11,20 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::Builder;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
-use aws_sdk_s3::operation::head_object::HeadObjectError;
+use aws_sdk_s3::operation::head_object::{HeadObjectError, HeadObjectOutput};
 use aws_sdk_s3::operation::put_object::PutObjectError;
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
+use md5::{Digest, Md5};
 use tokio::time::{Duration, Instant, sleep, timeout_at};
 
-use super::{Blob, BlobError, Body, Entry, Key, Put};
+use super::{Blob, BlobError, Body, Entry, Honours, Key, Put};
 use crate::aws::s3::{S3Error, at_rate, limits};
+use crate::config::s3::{Checksums, S3};
 
 /// The largest object: it is in memory while it is sent. A pack of a backup has half of it.
 pub const OBJECT_BYTES: usize = 64 * 1024 * 1024;
@@ -27,6 +32,10 @@ pub const OBJECT_BYTES: usize = 64 * 1024 * 1024;
 const BODY: Duration = Duration::from_secs(10);
 /// Keys in a page at most; S3 has no larger ones.
 const PAGE: i32 = 1000;
+/// A CRC32 that few objects have.
+const ZEROS: &str = "AAAAAA==";
+/// Versions of an object that are removed at once.
+const VERSIONS: u32 = 10;
 /// Tries of a `put` that others race for.
 const TRIES: u32 = 4;
 
@@ -37,11 +46,49 @@ pub struct S3Store {
     bucket: String,
     /// With its slash, or empty.
     prefix: String,
+    writing: Writing,
+}
+
+/// What objects are written with.
+#[derive(Clone, Debug, Default)]
+pub struct Writing {
+    pub encryption: Option<ServerSideEncryption>,
+    pub kms_key_id: Option<String>,
+    /// Of packs of backups.
+    pub storage_class: Option<StorageClass>,
+    /// The SDK sends no checksum of its own; a bucket with Object Lock wants one.
+    pub with_md5: bool,
+}
+
+impl Writing {
+    /// As it is configured.
+    pub fn of(settings: &S3) -> Self {
+        let set = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        let encryption = set(&settings.encryption);
+        let class = set(&settings.storage_class);
+        Self {
+            encryption: encryption.map(|name| ServerSideEncryption::from(name.as_str())),
+            kms_key_id: set(&settings.kms_key_id),
+            storage_class: class.map(|name| StorageClass::from(name.as_str())),
+            with_md5: settings.checksums == Checksums::WhenRequired,
+        }
+    }
+}
+
+/// How an object is put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    /// Where there is none of this name.
+    New,
+    /// Likewise, and its name tells its content: where S3 knows no conditions, it may be written twice.
+    Named,
+    /// Its name tells its content, and S3 knows no conditions.
+    Again,
 }
 
 impl S3Store {
     /// The objects of `bucket` below `prefix`, which may be empty.
-    pub fn new(client: Client, bucket: String, prefix: &str) -> Self {
+    pub fn new(client: Client, bucket: String, prefix: &str, writing: Writing) -> Self {
         let prefix = match prefix {
             "" => String::new(),
             prefix => format!("{prefix}/"),
@@ -50,6 +97,7 @@ impl S3Store {
             client,
             bucket,
             prefix,
+            writing,
         }
     }
 
@@ -73,17 +121,33 @@ impl S3Store {
     }
 
     pub(super) async fn put_bytes(&self, key: &Key, bytes: Bytes) -> Result<Put, BlobError> {
+        self.put_how(key, bytes, How::New).await
+    }
+
+    /// An object whose name tells its content.
+    pub(super) async fn put_named(&self, key: &Key, bytes: Bytes) -> Result<Put, BlobError> {
+        self.put_how(key, bytes, How::Named).await
+    }
+
+    async fn put_how(&self, key: &Key, bytes: Bytes, mut how: How) -> Result<Put, BlobError> {
         if bytes.len() > OBJECT_BYTES {
             return Err(too_large(key, bytes.len() as u64));
         }
         let mut tries = 1;
         loop {
-            let error = match self.put_once(key, bytes.clone()).await {
+            let error = match self.put_once(key, bytes.clone(), how).await {
                 Ok(()) => return Ok(Put::Stored),
                 Err(error) => error,
             };
             match error.code() {
                 Some("PreconditionFailed") => return Ok(Put::Existed),
+                Some("NotImplemented") if how == How::Named => {
+                    if self.find_size(key).await?.is_some() {
+                        return Ok(Put::Existed);
+                    }
+                    how = How::Again;
+                    continue;
+                }
                 // Another one is under way; how it ends decides, and the next try sees it.
                 Some("ConditionalRequestConflict" | "OperationAborted") if tries < TRIES => {}
                 _ => return Err(S3Error::of("store", self.place(key), &error).into()),
@@ -93,14 +157,28 @@ impl S3Store {
         }
     }
 
-    async fn put_once(&self, key: &Key, bytes: Bytes) -> Result<(), SdkError<PutObjectError>> {
+    async fn put_once(
+        &self,
+        key: &Key,
+        bytes: Bytes,
+        how: How,
+    ) -> Result<(), SdkError<PutObjectError>> {
         let limits = limits(bytes.len() as u64);
+        let writing = &self.writing;
+        let class = writing.storage_class.clone();
+        let md5 = writing
+            .with_md5
+            .then(|| STANDARD.encode(Md5::digest(&bytes)));
         let request = self
             .client
             .put_object()
             .bucket(&self.bucket)
             .key(self.key(key))
-            .if_none_match("*")
+            .set_if_none_match((how != How::Again).then(|| "*".to_owned()))
+            .set_server_side_encryption(writing.encryption.clone())
+            .set_ssekms_key_id(writing.kms_key_id.clone())
+            .set_storage_class(class.filter(|_| how != How::New))
+            .set_content_md5(md5)
             .body(ByteStream::from(bytes))
             .customize()
             .config_override(Builder::new().timeout_config(limits));
@@ -144,21 +222,27 @@ impl S3Store {
     }
 
     pub(super) async fn find_size(&self, key: &Key) -> Result<Option<u64>, BlobError> {
+        let Some(answer) = self.head(key).await? else {
+            return Ok(None);
+        };
+        let size_bytes = answer.content_length.and_then(|size| size.try_into().ok());
+        let silent = || S3Error::silent("look at", self.place(key), "it has no length");
+        Ok(Some(size_bytes.ok_or_else(silent)?))
+    }
+
+    async fn head(&self, key: &Key) -> Result<Option<HeadObjectOutput>, BlobError> {
         let request = self.client.head_object().bucket(&self.bucket);
-        let answer = Box::pin(request.key(self.key(key)).send()).await;
-        let answer = match answer {
+        match Box::pin(request.key(self.key(key)).send()).await {
             Err(error)
                 if error
                     .as_service_error()
                     .is_some_and(HeadObjectError::is_not_found) =>
             {
-                return Ok(None);
+                Ok(None)
             }
-            other => other.map_err(|error| S3Error::of("look at", self.place(key), &error))?,
-        };
-        let size_bytes = answer.content_length.and_then(|size| size.try_into().ok());
-        let silent = || S3Error::silent("look at", self.place(key), "it has no length");
-        Ok(Some(size_bytes.ok_or_else(silent)?))
+            Err(error) => Err(S3Error::of("look at", self.place(key), &error).into()),
+            Ok(answer) => Ok(Some(answer)),
+        }
     }
 
     async fn get(
@@ -240,11 +324,66 @@ impl S3Store {
         Ok(found)
     }
 
+    /// In a bucket with versions, each of them: one that is only marked as deleted costs as much, and one that Object Lock holds
+    /// is there still, and said to be.
     pub(super) async fn delete(&self, key: &Key) -> Result<(), BlobError> {
-        let request = self.client.delete_object().bucket(&self.bucket);
-        let done = Box::pin(request.key(self.key(key)).send()).await;
-        done.map_err(|error| S3Error::of("remove", self.place(key), &error))?;
+        for _ in 0..VERSIONS {
+            let Some(version) = self.find_version(key).await? else {
+                break;
+            };
+            let request = self.client.delete_object().bucket(&self.bucket);
+            let request = request.key(self.key(key)).set_version_id(version.clone());
+            let done = Box::pin(request.send()).await;
+            done.map_err(|error| S3Error::of("remove", self.place(key), &error))?;
+            if version.is_none() {
+                break;
+            }
+        }
         Ok(())
+    }
+
+    /// The version of an object that is there; in a bucket without versions that has no name.
+    async fn find_version(&self, key: &Key) -> Result<Option<Option<String>>, BlobError> {
+        let Some(answer) = self.head(key).await? else {
+            return Ok(None);
+        };
+        Ok(Some(answer.version_id.filter(|version| version != "null")))
+    }
+
+    /// What the bucket honours, as seen by the object `key`, and by another whose name begins with it and that does not stay.
+    pub(super) async fn honours(&self, key: &Key) -> Result<Honours, BlobError> {
+        Ok(Honours {
+            checksums: self.honours_checksums(key).await?,
+            versions: matches!(self.find_version(key).await?, Some(Some(_))),
+            object_lock: self.object_lock().await,
+        })
+    }
+
+    /// An object with a checksum that is not its own is refused.
+    async fn honours_checksums(&self, key: &Key) -> Result<bool, BlobError> {
+        let wrong = Key::new(format!("{key}-checksum"))?;
+        let request = self.client.put_object().bucket(&self.bucket);
+        let request = request.key(self.key(&wrong));
+        let body = ByteStream::from_static(b"this");
+        let request = request.checksum_crc32(ZEROS).body(body);
+        let refused = Box::pin(request.send()).await.is_err();
+        if !refused {
+            self.delete(&wrong).await?;
+        }
+        Ok(refused)
+    }
+
+    /// What the bucket locks new objects with by itself; `None`: with nothing, or it does not say.
+    async fn object_lock(&self) -> Option<String> {
+        let request = self.client.get_object_lock_configuration();
+        let answer = Box::pin(request.bucket(&self.bucket).send()).await.ok()?;
+        let rule = answer.object_lock_configuration?.rule?;
+        let retention = rule.default_retention?;
+        let mode = retention.mode.map_or_else(String::new, |m| m.to_string());
+        let (days, years) = (retention.days, retention.years);
+        let time = days.map(|days| format!("{days} days"));
+        let time = time.or(years.map(|years| format!("{years} years")))?;
+        Some(format!("{mode} for {time}"))
     }
 }
 

@@ -1,22 +1,31 @@
-//! One set of tests for both stores: a directory, and a bucket of a real server of S3's protocol.
+//! One set of tests for both stores: a directory, and buckets of two servers of S3's protocol, the second of which is asked as one
+//! that knows no checksums of the SDK's choice.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_s3::config::{
+    BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+};
+use aws_sdk_s3::types::{
+    BucketVersioningStatus, CreateBucketConfiguration, DefaultRetention, ObjectLockConfiguration,
+    ObjectLockEnabled, ObjectLockRetentionMode, ObjectLockRule, VersioningConfiguration,
+};
 use futures_util::{StreamExt, TryStreamExt};
 use infratrack_testkit::aws::Aws;
 use infratrack_testkit::proxy::{Fault, Proxy};
+use infratrack_testkit::s3::S3 as FileServer;
 use tempfile::TempDir;
 
 use super::*;
 
 const BUCKET: &str = "blobs";
 
-/// Both stores, and what they are kept in.
+/// The stores, and what they are kept in.
 struct Rig {
-    stores: [BlobStore; 2],
+    stores: [BlobStore; 3],
     aws: Aws,
+    files: FileServer,
     _dir: TempDir,
 }
 
@@ -26,26 +35,51 @@ impl Rig {
         let aws = aws.await.unwrap().unwrap();
         aws.bucket(BUCKET).await.unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let bucket = bucket_at(aws.address().unwrap(), "fleet/a");
+        let files = FileServer::start().await.unwrap();
+        files.bucket(BUCKET).unwrap();
         Self {
-            stores: [BlobStore::Dir(DirStore::open(dir.path()).unwrap()), bucket],
+            stores: [
+                BlobStore::Dir(DirStore::open(dir.path()).unwrap()),
+                bucket_at(aws.address().unwrap(), "fleet/a"),
+                plain_bucket_at(files.address(), "fleet/a"),
+            ],
             aws,
+            files,
             _dir: dir,
         }
     }
 }
 
-fn bucket_at(address: std::net::SocketAddr, prefix: &str) -> BlobStore {
-    let config = aws_sdk_s3::Config::builder()
+fn settings(address: std::net::SocketAddr) -> aws_sdk_s3::config::Builder {
+    aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::from_static("eu-central-1"))
         .credentials_provider(Credentials::new("testing", "testing", None, None, "test"))
         .endpoint_url(format!("http://{address}"))
         .timeout_config(crate::aws::s3::limits(0))
         .force_path_style(true)
-        .build();
-    let client = aws_sdk_s3::Client::from_conf(config);
-    BlobStore::S3(S3Store::new(client, BUCKET.to_owned(), prefix))
+}
+
+fn bucket_at(address: std::net::SocketAddr, prefix: &str) -> BlobStore {
+    let client = aws_sdk_s3::Client::from_conf(settings(address).build());
+    let writing = Writing {
+        encryption: Some("AES256".into()),
+        storage_class: Some("STANDARD_IA".into()),
+        ..Writing::default()
+    };
+    BlobStore::S3(S3Store::new(client, BUCKET.to_owned(), prefix, writing))
+}
+
+fn plain_bucket_at(address: std::net::SocketAddr, prefix: &str) -> BlobStore {
+    let settings = settings(address)
+        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+        .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+    let client = aws_sdk_s3::Client::from_conf(settings.build());
+    let writing = Writing {
+        with_md5: true,
+        ..Writing::default()
+    };
+    BlobStore::S3(S3Store::new(client, BUCKET.to_owned(), prefix, writing))
 }
 
 fn key(name: &str) -> Key {
@@ -86,7 +120,7 @@ fn a_key_cannot_leave_its_store_or_hide_in_it() {
 #[tokio::test]
 async fn what_was_put_is_found_listed_and_deleted() {
     let rig = Rig::start().await;
-    for store in &rig.stores {
+    for (number, store) in rig.stores.iter().enumerate() {
         let object = key("packs/ab/1");
         assert!(store.find(&object).await.unwrap().is_none());
         let put = store.put_bytes(&object, Bytes::from_static(b"one")).await;
@@ -95,8 +129,10 @@ async fn what_was_put_is_found_listed_and_deleted() {
         assert_eq!(found.as_deref(), Some(&b"one"[..]));
         let error = store.find_bytes(&object, 2).await.unwrap_err();
         assert!(matches!(error, BlobError::TooLarge { size_bytes: 3, .. }));
-        // A part of the way to an object is none.
-        assert!(store.find(&key("packs/ab")).await.unwrap().is_none());
+        // A part of the way to an object is none; to the server on files it is a folder.
+        if number < 2 {
+            assert!(store.find(&key("packs/ab")).await.unwrap().is_none());
+        }
         assert!(store.find(&key("packs/ab/1/2")).await.unwrap().is_none());
         let listed = store.list(&key("packs"), None, 10).await.unwrap();
         assert_eq!((listed.len(), listed[0].size_bytes), (1, 3));
@@ -353,4 +389,89 @@ async fn a_network_that_fails_for_a_while_costs_a_try_and_one_that_stays_away_en
         "{error}"
     );
     assert!((4..18).contains(&took), "{took} s: {error}");
+}
+
+/// A bucket with versions, whose new objects are locked for a day, or are not.
+async fn with_versions(rig: &Rig, is_locked: bool) -> BlobStore {
+    let address = rig.aws.address().unwrap();
+    let client = aws_sdk_s3::Client::from_conf(settings(address).build());
+    let name = if is_locked { "locked" } else { "versions" };
+    let here = CreateBucketConfiguration::builder()
+        .location_constraint("eu-central-1".into())
+        .build();
+    let make = client.create_bucket().bucket(name);
+    let make = make.create_bucket_configuration(here);
+    let make = make.object_lock_enabled_for_bucket(is_locked);
+    make.send().await.unwrap();
+    if is_locked {
+        let retention = DefaultRetention::builder()
+            .mode(ObjectLockRetentionMode::Compliance)
+            .days(1)
+            .build();
+        let rule = ObjectLockRule::builder().default_retention(retention);
+        let lock = ObjectLockConfiguration::builder()
+            .object_lock_enabled(ObjectLockEnabled::Enabled)
+            .rule(rule.build());
+        let put = client.put_object_lock_configuration().bucket(name);
+        let put = put.object_lock_configuration(lock.build());
+        put.send().await.unwrap();
+    } else {
+        let versioning = VersioningConfiguration::builder()
+            .status(BucketVersioningStatus::Enabled)
+            .build();
+        let put = client.put_bucket_versioning().bucket(name);
+        let put = put.versioning_configuration(versioning);
+        put.send().await.unwrap();
+    }
+    BlobStore::S3(S3Store::new(
+        client,
+        name.to_owned(),
+        "",
+        Writing::default(),
+    ))
+}
+
+#[tokio::test]
+async fn what_is_removed_leaves_no_version_and_what_is_locked_is_not_removed() {
+    let rig = Rig::start().await;
+    let object = key("packs/ab/1");
+    let body = Bytes::from_static(b"x");
+    let client = aws_sdk_s3::Client::from_conf(settings(rig.aws.address().unwrap()).build());
+    let versions = async |bucket: &str| {
+        let list = client.list_object_versions().bucket(bucket).send();
+        let list = list.await.unwrap();
+        (list.versions().len(), list.delete_markers().len())
+    };
+    let store = with_versions(&rig, false).await;
+    store.put_whole(&object, body.clone()).await.unwrap();
+    assert_eq!(versions("versions").await, (1, 0));
+    store.delete(&object).await.unwrap();
+    assert_eq!(versions("versions").await, (0, 0));
+    store.put_whole(&object, body.clone()).await.unwrap();
+    let honours = store.honours(&object).await.unwrap().unwrap();
+    assert_eq!((honours.versions, &honours.object_lock), (true, &None));
+
+    let store = with_versions(&rig, true).await;
+    store.put_whole(&object, body).await.unwrap();
+    let error = store.delete(&object).await.unwrap_err().to_string();
+    assert!(error.contains("AccessDenied"), "{error}");
+    assert_eq!(versions("locked").await, (1, 0));
+    assert_eq!(store.find_size(&object).await.unwrap(), Some(1));
+    let honours = store.honours(&object).await;
+    let locked = honours.unwrap().unwrap().object_lock;
+    assert_eq!(locked.as_deref(), Some("COMPLIANCE for 1 days"));
+}
+
+#[tokio::test]
+async fn a_server_says_what_it_honours() {
+    let rig = Rig::start().await;
+    let [dir, _, files] = &rig.stores;
+    assert_eq!(dir.honours(&key("probe")).await.unwrap(), None);
+    let honours = files.honours(&key("probe")).await.unwrap().unwrap();
+    assert!(honours.checksums && !honours.versions, "{honours:?}");
+    assert_eq!(honours.object_lock, None);
+    assert_eq!(files.list(&key("probe"), None, 1).await.unwrap(), []);
+    // Somebody else's objects are no business of a collector below its prefix.
+    rig.files.object(BUCKET, "fleet/b/probe/1", "x").unwrap();
+    assert_eq!(files.list(&key("probe"), None, 1).await.unwrap(), []);
 }

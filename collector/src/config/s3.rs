@@ -10,6 +10,9 @@ use crate::blob::Key;
 /// The longest prefix; with the longest key it makes the 1024 bytes that S3 takes.
 const PREFIX_BYTES: usize = 255;
 
+/// Storage classes whose objects have to be asked for hours before they are read.
+const FROZEN: [&str; 2] = ["GLACIER", "DEEP_ARCHIVE"];
+
 /// Where S3 is, and the bucket for blobs. Credentials are found as every program of AWS finds them: environment, profile,
 /// web identity, container, instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, DocumentedFields)]
@@ -24,9 +27,27 @@ pub struct S3 {
     pub region: String,
     /// The URL of a server that speaks S3; empty: what `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL` name, else AWS.
     pub endpoint: String,
+    /// What S3 is asked to encrypt objects with, `"AES256"` or `"aws:kms"`; empty: as the bucket does by itself.
+    pub encryption: String,
+    /// The key for `"aws:kms"`; empty: AWS's own for S3.
+    pub kms_key_id: String,
+    /// The storage class of packs of backups, `"STANDARD_IA"`; empty: the usual one. It must be one that is read at once.
+    pub storage_class: String,
+    /// `"auto"`: with each object a checksum of the SDK's choice, and those of answers are compared; `"when_required"`: for servers
+    /// that refuse these, the MD5 that S3 has always had.
+    pub checksums: Checksums,
     /// Whether the bucket stands in the path of a URL (`true`) or is a host's name (`false`); `"auto"`: in the path where
     /// there is an endpoint.
     pub path_style: PathStyle,
+}
+
+/// By what S3 sees that an object came as it was sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Checksums {
+    #[default]
+    Auto,
+    WhenRequired,
 }
 
 /// Where a bucket's name stands.
@@ -86,6 +107,24 @@ impl S3 {
             self.endpoint.is_empty() || is_url(&self.endpoint),
             "s3.endpoint is not of the form https://s3.example"
         );
+        ensure!(
+            ["", "AES256", "aws:kms"].contains(&self.encryption.as_str()),
+            "s3.encryption is \"AES256\", \"aws:kms\" or empty"
+        );
+        ensure!(
+            self.kms_key_id.is_empty() || self.encryption == "aws:kms",
+            "s3.kms_key_id goes with s3.encryption = \"aws:kms\""
+        );
+        let plain = |char: char| char.is_ascii_uppercase() || char.is_ascii_digit() || char == '_';
+        ensure!(
+            self.storage_class.chars().all(plain),
+            "s3.storage_class is not of the form STANDARD_IA"
+        );
+        ensure!(
+            !FROZEN.contains(&self.storage_class.as_str()),
+            "s3.storage_class {} is not read at once: no backup could be restored from it",
+            self.storage_class
+        );
         Ok(())
     }
 }
@@ -108,7 +147,7 @@ mod tests {
         };
         good.check().unwrap();
         S3::default().check().unwrap();
-        let changes: [Change; 8] = [
+        let changes: [Change; 12] = [
             (|s3| s3.bucket = "a/b".to_owned(), "s3.bucket"),
             (|s3| s3.bucket = "a@b".to_owned(), "s3.bucket"),
             (|s3| s3.bucket.clear(), "s3.prefix"),
@@ -117,6 +156,16 @@ mod tests {
             (|s3| s3.region = "eu central".to_owned(), "s3.region"),
             (|s3| s3.endpoint = "s3.example".to_owned(), "s3.endpoint"),
             (|s3| s3.endpoint = "http://a:b@c".to_owned(), "s3.endpoint"),
+            (|s3| s3.encryption = "AES".to_owned(), "s3.encryption"),
+            (|s3| s3.kms_key_id = "key".to_owned(), "s3.kms_key_id"),
+            (
+                |s3| s3.storage_class = "cold".to_owned(),
+                "s3.storage_class",
+            ),
+            (
+                |s3| s3.storage_class = "GLACIER".to_owned(),
+                "s3.storage_class GLACIER is not read at once",
+            ),
         ];
         for (change, setting) in changes {
             let mut bad = good.clone();

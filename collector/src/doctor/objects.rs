@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::Finding;
 use crate::aws::s3::S3Error;
-use crate::blob::{BlobError, BlobStore, Key, Put};
+use crate::blob::{BlobError, BlobStore, Honours, Key, Put};
 use crate::config::Config;
 use crate::config::inventory::Source;
 use crate::inventory::{documents, sources};
@@ -22,8 +22,11 @@ pub(super) async fn blobs(config: &Config) -> Finding {
         return Finding::fail(BLOBS, "has no name for an object", "report this");
     };
     let probed = probe(&store, &key).await;
-    // Whatever came of it, nothing of it is to stay.
+    let honours = store.honours(&key).await;
+    // Whatever came of it, nothing of it is to stay, unless the bucket holds it.
+    let is_locking = matches!(&honours, Ok(Some(found)) if found.object_lock.is_some());
     let removed = store.delete(&key).await;
+    let removed = if is_locking { Ok(()) } else { removed };
     let place = match config.s3.bucket.as_str() {
         "" => "data_dir/blobs".to_owned(),
         bucket => format!("s3://{bucket}/{}", config.s3.prefix),
@@ -31,11 +34,37 @@ pub(super) async fn blobs(config: &Config) -> Finding {
     match probed.and_then(|found| removed.map(|()| found)) {
         Ok(None) => {
             let detail = format!("{place} takes, keeps, returns, lists and removes objects");
-            Finding::ok(BLOBS, detail)
+            match honours {
+                Ok(honours) => Finding::ok(BLOBS, detail + &said(honours)),
+                Err(error) => failed(error),
+            }
         }
         Ok(Some((wrong, advice))) => Finding::fail(BLOBS, format!("{place} {wrong}"), advice),
         Err(error) => failed(error),
     }
+}
+
+/// What a bucket honours, in words.
+fn said(honours: Option<Honours>) -> String {
+    let Some(honours) = honours else {
+        return String::new();
+    };
+    let checksums = if honours.checksums {
+        "compares checksums"
+    } else {
+        "compares no checksums (each pack is hashed here, and read again)"
+    };
+    let versions = if honours.versions {
+        "keeps versions"
+    } else {
+        "keeps no versions"
+    };
+    let locked = honours.object_lock;
+    let locked = locked.map(|lock| format!(", locks new objects: {lock}"));
+    format!(
+        "; honours If-None-Match, {checksums}, {versions}{}",
+        locked.unwrap_or_default()
+    )
 }
 
 /// What is wrong, and what to do; `None`: nothing.

@@ -1,0 +1,70 @@
+//! A server of S3's protocol in this process, on files: signatures, checksums and conditional writes are real. It has no
+//! versions and no locks; [`crate::aws`] has.
+
+use std::net::SocketAddr;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use s3s::auth::SimpleAuth;
+use s3s::service::S3ServiceBuilder;
+use s3s_fs::FileSystem;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+/// Both halves of the credentials.
+const KEY: &str = "testing";
+
+/// A running server, which ends with this.
+#[derive(Debug)]
+pub struct S3 {
+    address: SocketAddr,
+    dir: TempDir,
+    _serving: JoinSet<()>,
+}
+
+impl S3 {
+    /// Starts it on a free port, with the credentials `testing` and `testing`.
+    pub async fn start() -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let files = FileSystem::new(dir.path()).map_err(|error| anyhow::anyhow!("{error:?}"))?;
+        let mut builder = S3ServiceBuilder::new(files);
+        builder.set_auth(SimpleAuth::from_single(KEY, KEY));
+        let service = builder.build();
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let mut serving = JoinSet::new();
+        serving.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let service = service.clone();
+                let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                connections.spawn(served);
+            }
+        });
+        Ok(Self {
+            address,
+            dir,
+            _serving: serving,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Makes a bucket.
+    pub fn bucket(&self, name: &str) -> anyhow::Result<()> {
+        Ok(std::fs::create_dir(self.dir.path().join(name))?)
+    }
+
+    /// Puts an object into a bucket, past the protocol.
+    pub fn object(&self, bucket: &str, key: &str, bytes: impl AsRef<[u8]>) -> anyhow::Result<()> {
+        let path = self.dir.path().join(bucket).join(key);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        Ok(std::fs::write(path, bytes)?)
+    }
+}
