@@ -94,7 +94,7 @@ fn without_configuration(command: &Command) -> Option<ExitCode> {
             ..
         }) => {
             log_to_stderr(Targets::new().with_default(LevelFilter::INFO));
-            Some(ended(cmd::backup_restore::run(read)))
+            Some(ended(cmd::backup_restore::read(read)))
         }
         Command::Run
         | Command::Enroll(_)

@@ -6,15 +6,15 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Context, bail, ensure};
 use infratrack_agent::backup::chunks::Meter;
-use infratrack_agent::backup::restore::{
-    Bucket, Fetcher, Identities, Options, Restored, Source, dump, list, restore, verify,
-};
+use infratrack_agent::backup::keys::Recovery;
+use infratrack_agent::backup::restore::{self, Bucket, Fetcher, KeySources, Options, Restored};
+use infratrack_agent::backup::run;
 use infratrack_agent::cli::{BackupFrom, ReadBackup};
-use infratrack_shared::backup::{Head, Kind, Manifest, Node, VolumeKey};
+use infratrack_shared::backup::{Content, Kind, Node};
 use infratrack_shared::ids::{SnapshotId, VolumeId};
 
 /// Fails where anything is not whole.
-pub(crate) fn run(command: &ReadBackup) -> anyhow::Result<()> {
+pub(crate) fn read(command: &ReadBackup) -> anyhow::Result<()> {
     match command {
         ReadBackup::Restore {
             from,
@@ -30,13 +30,7 @@ pub(crate) fn run(command: &ReadBackup) -> anyhow::Result<()> {
             let opened = Opened::open(from)?;
             prepare(to, *in_place)?;
             let meter = Meter::default();
-            let restored = restore(
-                opened.fetcher(),
-                &opened.manifest.root,
-                to,
-                &options,
-                &meter,
-            )?;
+            let restored = restore::restore(opened.fetcher(), opened.root(), to, &options, &meter)?;
             said("restored", &restored, &meter)
         }
         ReadBackup::Ls { from, paths } => {
@@ -45,17 +39,15 @@ pub(crate) fn run(command: &ReadBackup) -> anyhow::Result<()> {
                 ..Options::default()
             };
             let opened = Opened::open(from)?;
-            let root = &opened.manifest.root;
-            let listed = list(opened.fetcher(), root, &options, &mut |path, node| {
-                super::print(&line(path, node));
-            })?;
+            let mut each = |path: &[u8], node: &Node| super::print(&line(path, node));
+            let listed = restore::list(opened.fetcher(), opened.root(), &options, &mut each)?;
             named(&listed)
         }
         ReadBackup::Dump { from, path } => {
             let opened = Opened::open(from)?;
             let mut out = BufWriter::new(io::stdout().lock());
             let path = path.as_ref().map(|path| path.as_os_str());
-            dump(opened.fetcher(), &opened.manifest.root, path, &mut out)?;
+            restore::dump(opened.fetcher(), opened.root(), path, &mut out)?;
             Ok(())
         }
         ReadBackup::Verify { from } => {
@@ -65,8 +57,7 @@ pub(crate) fn run(command: &ReadBackup) -> anyhow::Result<()> {
                 tracing::error!("{}: {what}", path.display());
             }
             let (meter, options) = (Meter::default(), Options::default());
-            let root = &opened.manifest.root;
-            let verified = verify(opened.fetcher(), root, &options, &meter)?;
+            let verified = restore::verify(opened.fetcher(), opened.root(), &options, &meter)?;
             said("verified", &verified, &meter)?;
             ensure!(wrong.is_empty(), "{} packs are damaged", wrong.len());
             Ok(())
@@ -77,13 +68,11 @@ pub(crate) fn run(command: &ReadBackup) -> anyhow::Result<()> {
 /// A snapshot, and what is needed to read it.
 struct Opened {
     bucket: Bucket,
-    key: VolumeKey,
-    manifest: Manifest,
+    snapshot: restore::Opened,
 }
 
 impl Opened {
     fn open(from: &BackupFrom) -> anyhow::Result<Self> {
-        let identities = Identities::of_file(&from.identity)?;
         let bucket = Bucket::open(&from.from, volume(from)?)?;
         for (path, what) in bucket.damaged() {
             tracing::warn!("{}: {what}", path.display());
@@ -92,34 +81,25 @@ impl Opened {
             "latest" => bucket.latest()?,
             id => id.parse().context("a snapshot is a UUID or `latest`")?,
         };
-        let bytes = bucket.snapshot(id)?;
-        let head = Head::of_snapshot(&bytes).with_context(|| format!("snapshot {id}"))?;
-        ensure!(
-            (head.volume_id, head.snapshot_id) == (bucket.volume(), id),
-            "the object of snapshot {id} is snapshot {} of volume {}",
-            head.snapshot_id,
-            head.volume_id
-        );
-        let key = bucket.key(head.key_id, &identities)?;
-        let (_, manifest) =
-            Manifest::open(&bytes, &key).with_context(|| format!("snapshot {id}"))?;
-        if manifest.errors_total > 0 {
-            let total = manifest.errors_total;
+        let keys = KeySources {
+            recovery: Some(Recovery::of_file(&from.identity)?),
+            ..KeySources::own(Path::new(run::STATE_DIR), bucket.volume())
+        };
+        let key = |id| keys.find(id, || bucket.wrapped_key(id));
+        let snapshot = restore::Opened::open(&bucket, bucket.volume(), id, key)?;
+        let total = snapshot.manifest.errors_total;
+        if total > 0 {
             tracing::warn!("snapshot {id} is incomplete: {total} things could not be read");
         }
-        Ok(Self {
-            bucket,
-            key,
-            manifest,
-        })
+        Ok(Self { bucket, snapshot })
     }
 
     fn fetcher(&self) -> Fetcher<'_> {
-        Fetcher {
-            source: &self.bucket,
-            key: &self.key,
-            volume: self.bucket.volume(),
-        }
+        self.snapshot.fetcher(&self.bucket)
+    }
+
+    fn root(&self) -> &Content {
+        &self.snapshot.manifest.root
     }
 }
 

@@ -10,12 +10,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use infratrack_shared::backup::{
-    Algorithm, ChunkId, Head, KeyId, MAX_SNAPSHOT_BYTES, PackHash, Salt, Table, VolumeKey,
+    Algorithm, ChunkId, Head, KeyId, MAX_SNAPSHOT_BYTES, PackHash, Salt, Table,
 };
 use infratrack_shared::ids::{SnapshotId, VolumeId};
 use infratrack_shared::wire::backup::Place;
 
-use super::identity::Identities;
 use super::source::{Source, SourceError};
 
 /// One volume's objects.
@@ -162,13 +161,10 @@ impl Bucket {
         self.snapshot_path(snapshot).exists()
     }
 
-    /// The key of this id, which one of the identities opens.
-    pub fn key(&self, id: KeyId, identities: &Identities) -> anyhow::Result<VolumeKey> {
+    /// The wrapped key of this id.
+    pub fn wrapped_key(&self, id: KeyId) -> anyhow::Result<Vec<u8>> {
         let path = self.dir.join("keys").join(format!("{id}.age"));
-        let wrapped = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        identities
-            .open(&wrapped, self.volume, id)
-            .with_context(|| format!("cannot open {}", path.display()))
+        fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
     }
 
     fn pack_path(&self, hash: &PackHash) -> PathBuf {
@@ -191,7 +187,7 @@ impl Source for Bucket {
                 .read_to_end(&mut bytes)?;
             Ok(bytes)
         };
-        read().map_err(|source| SourceError {
+        read().map_err(|source| SourceError::Unreadable {
             what: path.display().to_string(),
             source,
         })
@@ -221,7 +217,7 @@ impl Source for Bucket {
             File::open(&path)?.read_exact_at(&mut bytes, u64::from(range.start))?;
             Ok(bytes)
         };
-        read().map_err(|source| SourceError {
+        read().map_err(|source| SourceError::Unreadable {
             what: path.display().to_string(),
             source,
         })

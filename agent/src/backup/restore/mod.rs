@@ -2,9 +2,10 @@
 //! believed that does not open with the volume's key; a file that is not whole is not there, and is named.
 
 mod bucket;
+mod collector;
 mod fetch;
 mod files;
-mod identity;
+mod opened;
 mod source;
 mod target;
 #[cfg(test)]
@@ -22,8 +23,9 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 pub use self::bucket::Bucket;
+pub use self::collector::Remote;
 pub use self::fetch::{ChunkError, Fetcher};
-pub use self::identity::Identities;
+pub use self::opened::{KeySources, Opened};
 pub use self::source::{Source, SourceError};
 use super::chunks::Meter;
 

@@ -63,7 +63,14 @@ pub(super) enum Failed {
 
 impl From<ChunkError> for Failed {
     fn from(error: ChunkError) -> Self {
-        Self::File(error.to_string())
+        match error {
+            ChunkError::Gone(_) => Self::All(error.into()),
+            ChunkError::Missing(_)
+            | ChunkError::Open { .. }
+            | ChunkError::Read(_)
+            | ChunkError::Unplaced(_)
+            | ChunkError::List(_) => Self::File(error.to_string()),
+        }
     }
 }
 
@@ -172,6 +179,7 @@ impl Walk<'_, '_> {
                     self.flush()?;
                     self.leave()?;
                 }
+                Err(error @ RestoreError::Chunk(ChunkError::Gone(_))) => return Err(error),
                 Err(error) => {
                     level.reader = None;
                     let what = format!("its tree: {:#}", anyhow::Error::from(error));
@@ -242,6 +250,7 @@ impl Walk<'_, '_> {
         let tree = node.content.clone().unwrap_or_default();
         match pieces(self.from, &tree) {
             Ok(ids) => self.push(Some(node), ids, is_wanted),
+            Err(error @ ChunkError::Gone(_)) => return Err(error.into()),
             Err(error) => {
                 self.done.push(&self.path, format!("its tree: {error}"));
                 return Ok(());

@@ -1,6 +1,7 @@
 //! Volumes as operators set them: made, edited, deleted, run, held, opened for another host.
 
 mod agent;
+mod restore;
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
