@@ -108,11 +108,6 @@ impl Remote {
         self.volume
     }
 
-    /// Of packs, so far.
-    pub fn read_bytes(&self) -> u64 {
-        self.read_bytes.load(Ordering::Relaxed)
-    }
-
     /// What there is to restore, newest first, and the wrapped keys; only those before `before`, if it is given.
     pub fn snapshots(&self, before: Option<SnapshotId>) -> Result<Snapshots, SourceError> {
         let volume = self.volume;
@@ -282,6 +277,10 @@ impl Source for Remote {
         let bytes = read.len() as u64;
         self.read_bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(read.into())
+    }
+
+    fn read_bytes(&self) -> u64 {
+        self.read_bytes.load(Ordering::Relaxed)
     }
 }
 

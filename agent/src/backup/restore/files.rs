@@ -141,6 +141,9 @@ impl Walk<'_, '_> {
             }
         }
         meter.files.fetch_add(1, Ordering::Relaxed);
+        if is_left {
+            meter.bytes.fetch_add(content.size, Ordering::Relaxed);
+        }
         self.done.bytes += content.size;
         self.done.left += u64::from(is_left);
         let problem = match (&mut writing, self.dir()?) {

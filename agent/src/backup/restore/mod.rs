@@ -5,6 +5,7 @@ mod bucket;
 mod collector;
 mod fetch;
 mod files;
+mod objects;
 mod opened;
 mod source;
 mod target;
@@ -15,7 +16,7 @@ mod walk;
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use infratrack_shared::backup::{Content, Kind, MAX_ERRORS, Node, TreeError, Unread};
@@ -25,6 +26,7 @@ use thiserror::Error;
 pub use self::bucket::Bucket;
 pub use self::collector::Remote;
 pub use self::fetch::{ChunkError, Fetcher};
+pub use self::objects::{Folder, Objects};
 pub use self::opened::{KeySources, Opened};
 pub use self::source::{Source, SourceError};
 use super::chunks::Meter;
@@ -67,6 +69,8 @@ pub struct Options {
     pub paths: Vec<String>,
     /// Devices are made, where this is root.
     pub has_devices: bool,
+    /// Nothing else is written, and directories above them stay as they are. `None`: anything.
+    pub allowed: Option<Vec<PathBuf>>,
 }
 
 /// What came of it.

@@ -34,4 +34,7 @@ pub trait Source: Sync {
 
     /// These bytes of a pack, all of them.
     fn read(&self, pack: &PackHash, range: Range<u32>) -> Result<Vec<u8>, SourceError>;
+
+    /// Of packs, so far.
+    fn read_bytes(&self) -> u64;
 }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ignore::gitignore::Gitignore;
 use infratrack_shared::backup::{ChunkId, Content, Kind, Node, TreeReader};
@@ -38,6 +38,8 @@ pub(super) struct Level {
     pub(super) dir: Option<Dir>,
     pub(super) path_length: usize,
     pub(super) is_wanted: bool,
+    /// It stays as it is: only what is in it may be written.
+    pub(super) is_above: bool,
     pub(super) batch: Vec<Node>,
     pub(super) batch_bytes: u64,
 }
@@ -53,6 +55,29 @@ pub(super) struct Walk<'a, 's> {
     pub(super) links: HashMap<u64, (Vec<u8>, Option<Content>)>,
     pub(super) is_root: bool,
     pub(super) done: Restored,
+}
+
+/// Where an entry is, as to what may be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Within,
+    Above,
+    Outside,
+}
+
+impl Place {
+    fn of(path: &Path, allowed: Option<&[PathBuf]>) -> Self {
+        let Some(allowed) = allowed else {
+            return Self::Within;
+        };
+        if allowed.iter().any(|allowed| path.starts_with(allowed)) {
+            Self::Within
+        } else if allowed.iter().any(|allowed| allowed.starts_with(path)) {
+            Self::Above
+        } else {
+            Self::Outside
+        }
+    }
 }
 
 /// What keeps one file from being made.
@@ -115,7 +140,7 @@ pub(super) fn walk(
     };
     let is_wanted = walk.wanted.is_none();
     let ids = pieces(from, root)?;
-    walk.push(None, ids, is_wanted);
+    walk.push(None, ids, is_wanted, Place::Above);
     walk.run()?;
     Ok(walk.done)
 }
@@ -153,7 +178,7 @@ impl Level {
 }
 
 impl Walk<'_, '_> {
-    fn push(&mut self, node: Option<Node>, ids: VecDeque<ChunkId>, is_wanted: bool) {
+    fn push(&mut self, node: Option<Node>, ids: VecDeque<ChunkId>, is_wanted: bool, place: Place) {
         self.levels.push(Level {
             ids,
             reader: Some(TreeReader::default()),
@@ -161,6 +186,7 @@ impl Walk<'_, '_> {
             dir: None,
             path_length: self.path.len(),
             is_wanted,
+            is_above: place == Place::Above,
             batch: Vec::new(),
             batch_bytes: 0,
         });
@@ -199,8 +225,16 @@ impl Walk<'_, '_> {
         if is_wanted && let Sink::List(each) = &mut self.sink {
             each(&self.path, &node);
         }
+        let place = Place::of(path, self.options.allowed.as_deref());
+        if place == Place::Outside || (place == Place::Above && !is_directory) {
+            if is_wanted {
+                let what = "it is outside of the allowed paths of this host".to_owned();
+                self.done.push(&self.path, what);
+            }
+            return Ok(());
+        }
         match node.kind {
-            Kind::Directory => return self.enter(node, is_wanted),
+            Kind::Directory => return self.enter(node, is_wanted, place),
             Kind::File if is_wanted => {
                 self.done.files += 1;
                 let level = self.levels.last_mut().expect("the walk is in a directory");
@@ -235,7 +269,7 @@ impl Walk<'_, '_> {
         }
     }
 
-    fn enter(&mut self, node: Node, is_wanted: bool) -> Result<(), RestoreError> {
+    fn enter(&mut self, node: Node, is_wanted: bool, place: Place) -> Result<(), RestoreError> {
         if self.levels.len() > MAX_DEPTH {
             let what = format!("deeper than {MAX_DEPTH} directories");
             self.done.push(&self.path, what);
@@ -249,14 +283,14 @@ impl Walk<'_, '_> {
         self.path = path;
         let tree = node.content.clone().unwrap_or_default();
         match pieces(self.from, &tree) {
-            Ok(ids) => self.push(Some(node), ids, is_wanted),
+            Ok(ids) => self.push(Some(node), ids, is_wanted, place),
             Err(error @ ChunkError::Gone(_)) => return Err(error.into()),
             Err(error) => {
                 self.done.push(&self.path, format!("its tree: {error}"));
                 return Ok(());
             }
         }
-        if is_wanted {
+        if is_wanted && place == Place::Within {
             let opened = self.open();
             let is_opened = opened.is_ok();
             self.settle(opened)?;
@@ -283,7 +317,7 @@ impl Walk<'_, '_> {
             let dir = parent
                 .unwrap_or(root)
                 .enter(OsStr::from_bytes(&node.name))?;
-            if !self.is_root {
+            if !self.is_root && !level.is_above {
                 // Of an earlier run, it may have its mode already; whose it is not, it is written to as far as it can be.
                 let _ = rustix::fs::fchmod(&dir.fd, Mode::RWXU);
             }
@@ -294,7 +328,7 @@ impl Walk<'_, '_> {
 
     fn leave(&mut self) -> Result<(), RestoreError> {
         let level = self.levels.pop().expect("the walk is in a directory");
-        if let (Some(dir), Some(node)) = (&level.dir, &level.node) {
+        if let (Some(dir), Some(node), false) = (&level.dir, &level.node, level.is_above) {
             let finished = target::finish(dir.as_fd(), node, self.is_root);
             self.settle(finished.map_err(Failed::from))?;
         }

@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use infratrack_agent::backup::chunks::Meter;
 use infratrack_agent::backup::remote;
 use infratrack_agent::backup::restore::{
-    self, KeySources, Opened, Options, Remote, Restored, SourceError,
+    self, KeySources, Opened, Options, Remote, Restored, Source, SourceError,
 };
 use infratrack_shared::ids::VolumeId;
 use infratrack_shared::wire::backup::Outcome;
