@@ -102,6 +102,17 @@ pub enum BackupCommand {
         #[arg(long, value_enum, default_value_t = Began::Host)]
         trigger: Began,
     },
+    /// Rehearse restoring a volume: into scratch space, compared, and removed again. Exits with 0 when it can be restored
+    Drill {
+        /// Its name or its id
+        volume: String,
+        /// How much of it [default: as the collector says]
+        #[arg(long, value_enum)]
+        mode: Option<Rehearsed>,
+        /// What began it
+        #[arg(long, value_enum, default_value_t = Began::Host, hide = true)]
+        trigger: Began,
+    },
     /// Print the volumes of this host, or the snapshots of one.
     List {
         /// Its name or its id
@@ -119,6 +130,17 @@ pub enum Began {
     Schedule,
     Command,
     Host,
+}
+
+/// How much of a restore is rehearsed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Rehearsed {
+    /// Everything is written, read back and compared, and a dump is checked by its recipe
+    Full,
+    /// A dump is written once, and checked by its recipe
+    Database,
+    /// Everything is read; nothing is written
+    Validation,
 }
 
 /// What to do with the configuration.

@@ -24,6 +24,8 @@ use serde_json::json;
 
 use super::backup_restore;
 
+mod drill;
+
 /// For the line that says what to run.
 const ASKED: Duration = Duration::from_secs(5);
 const ASKED_BYTES: u64 = 128;
@@ -35,6 +37,11 @@ pub(crate) fn run(config: &Config, arguments: &Backup) -> ExitCode {
     let host = host(config, arguments);
     let done = match &arguments.command {
         BackupCommand::Run { volume, trigger } => back_up(&host, volume, *trigger, arguments.json),
+        BackupCommand::Drill {
+            volume,
+            mode,
+            trigger,
+        } => drill::rehearse(&host, volume, (*trigger, *mode), arguments.json),
         BackupCommand::List { volume } => {
             list(&host, volume.as_deref(), arguments.json).map(|()| ExitCode::SUCCESS)
         }
@@ -53,24 +60,49 @@ pub(crate) fn run(config: &Config, arguments: &Backup) -> ExitCode {
 /// there; the connection ends with the run, which is how the other end knows.
 pub(crate) fn run_asked(config: &Config) -> ExitCode {
     let host = host_at(config, run::STATE_DIR.into(), config::DEFAULT_PATH.into());
-    let done = asked().and_then(|(volume, began)| back_up(&host, &volume, began, true));
+    let done = asked().and_then(|asked| {
+        if asked.is_drill {
+            drill::rehearse(&host, &asked.volume, (asked.began, None), true)
+        } else {
+            back_up(&host, &asked.volume, asked.began, true)
+        }
+    });
     done.unwrap_or_else(|error| {
         super::complain(&error);
         ExitCode::FAILURE
     })
 }
 
-fn asked() -> anyhow::Result<(String, Began)> {
+/// What the other end of the connection wants.
+struct Asked {
+    volume: String,
+    began: Began,
+    /// Not a run but a drill.
+    is_drill: bool,
+}
+
+fn asked() -> anyhow::Result<Asked> {
     let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     stream
         .set_read_timeout(Some(ASKED))
         .context("standard input is not a connection")?;
     let mut line = String::new();
     stream.take(ASKED_BYTES).read_to_string(&mut line)?;
-    let (volume, began) = line.trim_end().split_once(' ').unwrap_or((&line, ""));
+    let mut words = line.split_ascii_whitespace();
+    let volume = words.next().unwrap_or_default();
     let volume: VolumeId = volume.parse().context("no volume is named")?;
+    let began = words.next().unwrap_or_default();
     let began = Began::from_str(began, false).map_err(anyhow::Error::msg)?;
-    Ok((volume.to_string(), began))
+    let is_drill = match words.next() {
+        None => false,
+        Some("drill") => true,
+        Some(_) => bail!("neither a run nor a drill is asked for"),
+    };
+    Ok(Asked {
+        volume: volume.to_string(),
+        began,
+        is_drill,
+    })
 }
 
 fn host(config: &Config, arguments: &Backup) -> Host {
@@ -93,13 +125,17 @@ fn host_at(config: &Config, state_dir: PathBuf, allowed: PathBuf) -> Host {
     }
 }
 
-fn back_up(host: &Host, volume: &str, began: Began, is_json: bool) -> anyhow::Result<ExitCode> {
-    let volume = find(host, volume)?;
-    let trigger = match began {
+fn trigger_of(began: Began) -> Trigger {
+    match began {
         Began::Schedule => Trigger::Schedule,
         Began::Command => Trigger::Command,
         Began::Host => Trigger::Host,
-    };
+    }
+}
+
+fn back_up(host: &Host, volume: &str, began: Began, is_json: bool) -> anyhow::Result<ExitCode> {
+    let volume = find(host, volume)?;
+    let trigger = trigger_of(began);
     let is_shown = !is_json && io::stderr().is_terminal();
     let begun = Instant::now();
     let shown = Shown::default();

@@ -43,6 +43,7 @@ pub(crate) fn run(
                 paths: paths.clone(),
                 has_devices: *devices,
                 allowed: prepare(to, *in_place, arguments)?,
+                ..Options::default()
             };
             let meter = Meter::default();
             let restored = watched(&opened, &options, &meter, arguments.json, || {

@@ -3,10 +3,12 @@
 
 mod bucket;
 mod collector;
+mod compare;
 mod fetch;
 mod files;
 mod objects;
 mod opened;
+mod sample;
 mod source;
 mod target;
 #[cfg(test)]
@@ -25,9 +27,11 @@ use thiserror::Error;
 
 pub use self::bucket::Bucket;
 pub use self::collector::Remote;
+pub use self::compare::compare;
 pub use self::fetch::{ChunkError, Fetcher};
 pub use self::objects::{Folder, Objects};
 pub use self::opened::{KeySources, Opened};
+pub use self::sample::{Sample, Sizes};
 pub use self::source::{Source, SourceError};
 use super::chunks::Meter;
 
@@ -71,6 +75,10 @@ pub struct Options {
     pub has_devices: bool,
     /// Nothing else is written, and directories above them stay as they are. `None`: anything.
     pub allowed: Option<Vec<PathBuf>>,
+    /// Files that are not in it are passed over.
+    pub sample: Option<Sample>,
+    /// Owners, and attributes that are root's, are left out: what is restored is nobody's to use.
+    pub is_scratch: bool,
 }
 
 /// What came of it.

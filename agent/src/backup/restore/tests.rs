@@ -252,6 +252,7 @@ fn a_snapshot_is_found_opened_listed_and_dumped() {
         agent: String::new(),
         errors: Vec::new(),
         errors_total: 0,
+        counted: None,
     };
     let sealed = head.seal(&manifest, &bench.store.key).unwrap();
     let volumes = Bucket::volumes(&Folder::new(&bench.store.bucket)).unwrap();

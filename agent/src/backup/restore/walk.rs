@@ -13,7 +13,7 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 
 use super::target::{self, Dir};
-use super::{ChunkError, Fetcher, Options, RestoreError, Restored, patterns};
+use super::{ChunkError, Fetcher, Options, RestoreError, Restored, compare, patterns};
 use crate::backup::chunks::Meter;
 
 /// Directories in one another: a few more than a backup walks into.
@@ -26,8 +26,20 @@ pub(super) const BATCH_BYTES: u64 = 64 * 1024 * 1024;
 
 pub(super) enum Sink<'a> {
     Disk(Dir),
+    /// What is there is compared.
+    Compare(Dir),
     Nothing,
     List(&'a mut dyn FnMut(&[u8], &Node)),
+}
+
+impl Sink<'_> {
+    /// The directory that the walk goes through beside the tree.
+    fn root(&self) -> Option<&Dir> {
+        match self {
+            Self::Disk(root) | Self::Compare(root) => Some(root),
+            Self::Nothing | Self::List(_) => None,
+        }
+    }
 }
 
 pub(super) struct Level {
@@ -134,7 +146,7 @@ pub(super) fn walk(
         levels: Vec::new(),
         path: Vec::new(),
         links: HashMap::new(),
-        is_root: nix::unistd::Uid::effective().is_root(),
+        is_root: nix::unistd::Uid::effective().is_root() && !options.is_scratch,
         done: Restored::default(),
         wanted,
     };
@@ -235,7 +247,7 @@ impl Walk<'_, '_> {
         }
         match node.kind {
             Kind::Directory => return self.enter(node, is_wanted, place),
-            Kind::File if is_wanted => {
+            Kind::File if is_wanted && self.is_sampled(&node) => {
                 self.done.files += 1;
                 let level = self.levels.last_mut().expect("the walk is in a directory");
                 level.batch_bytes += node.content.as_ref().map_or(0, |content| content.size);
@@ -252,6 +264,11 @@ impl Walk<'_, '_> {
             Kind::File | Kind::Symlink | Kind::Fifo | Kind::Socket | Kind::Char | Kind::Block => {}
         }
         Ok(())
+    }
+
+    fn is_sampled(&self, node: &Node) -> bool {
+        let sample = self.options.sample.as_ref();
+        sample.is_none_or(|sample| sample.has(&self.path, node))
     }
 
     /// A file that failed is named; what concerns all ends it.
@@ -303,9 +320,10 @@ impl Walk<'_, '_> {
 
     /// Opens, and makes where they are missing, the directories that the walk is in.
     fn open(&mut self) -> Result<(), Failed> {
-        let Sink::Disk(root) = &self.sink else {
+        let Some(root) = self.sink.root() else {
             return Ok(());
         };
+        let is_compared = matches!(self.sink, Sink::Compare(_));
         for at in 1..self.levels.len() {
             let (above, below) = self.levels.split_at_mut(at);
             let level = &mut below[0];
@@ -314,10 +332,13 @@ impl Walk<'_, '_> {
             }
             let node = level.node.as_ref().expect("only the root has none");
             let parent = above.last().and_then(|level| level.dir.as_ref());
-            let dir = parent
-                .unwrap_or(root)
-                .enter(OsStr::from_bytes(&node.name))?;
-            if !self.is_root && !level.is_above {
+            let (parent, name) = (parent.unwrap_or(root), OsStr::from_bytes(&node.name));
+            let dir = if is_compared {
+                parent.open(name)?
+            } else {
+                parent.enter(name)?
+            };
+            if !self.is_root && !level.is_above && !is_compared {
                 // Of an earlier run, it may have its mode already; whose it is not, it is written to as far as it can be.
                 let _ = rustix::fs::fchmod(&dir.fd, Mode::RWXU);
             }
@@ -328,7 +349,8 @@ impl Walk<'_, '_> {
 
     fn leave(&mut self) -> Result<(), RestoreError> {
         let level = self.levels.pop().expect("the walk is in a directory");
-        if let (Some(dir), Some(node), false) = (&level.dir, &level.node, level.is_above) {
+        let is_written = !level.is_above && matches!(self.sink, Sink::Disk(_));
+        if let (Some(dir), Some(node), true) = (&level.dir, &level.node, is_written) {
             let finished = target::finish(dir.as_fd(), node, self.is_root);
             self.settle(finished.map_err(Failed::from))?;
         }
@@ -338,7 +360,7 @@ impl Walk<'_, '_> {
     /// The directory that the walk is in, where something is to be written.
     pub(super) fn dir(&mut self) -> Result<Option<&Dir>, Failed> {
         self.open()?;
-        let Sink::Disk(root) = &self.sink else {
+        let Some(root) = self.sink.root() else {
             return Ok(None);
         };
         let level = self.levels.last();
@@ -357,6 +379,12 @@ impl Walk<'_, '_> {
             return Ok(());
         }
         let name = OsStr::from_bytes(&node.name);
+        if let Sink::Compare(_) = self.sink {
+            return match self.dir()? {
+                Some(dir) => compare::special(dir, node),
+                None => Ok(()),
+            };
+        }
         if let Some(dir) = self.dir()? {
             dir.special(name, node, is_root)
                 .inspect_err(|_| dir.give_up(name))?;
