@@ -4,7 +4,6 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use infratrack_shared::ids::VolumeId;
 
 /// Reports this host to an Infratrack collector.
 #[derive(Debug, Parser)]
@@ -103,6 +102,17 @@ pub enum BackupCommand {
         #[arg(long, value_enum, default_value_t = Began::Host)]
         trigger: Began,
     },
+    /// Rehearse restoring a volume: into scratch space, compared, and removed again. Exits with 0 when it can be restored
+    Drill {
+        /// Its name or its id
+        volume: String,
+        /// How much of it [default: as the collector says]
+        #[arg(long, value_enum)]
+        mode: Option<Rehearsed>,
+        /// What began it
+        #[arg(long, value_enum, default_value_t = Began::Host, hide = true)]
+        trigger: Began,
+    },
     /// Print the volumes of this host, or the snapshots of one.
     List {
         /// Its name or its id
@@ -122,6 +132,17 @@ pub enum Began {
     Host,
 }
 
+/// How much of a restore is rehearsed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Rehearsed {
+    /// Everything is written, read back and compared, and a dump is checked by its recipe
+    Full,
+    /// A dump is written once, and checked by its recipe
+    Database,
+    /// Everything is read; nothing is written
+    Validation,
+}
+
 /// What to do with the configuration.
 #[derive(Debug, Subcommand)]
 pub enum Configuration {
@@ -138,12 +159,12 @@ pub enum ReadBackup {
         #[command(flatten)]
         from: BackupFrom,
         /// Only these, with what is below them; patterns as in a .gitignore
-        #[arg(long = "path")]
+        #[arg(long = "path", value_name = "PATTERN")]
         paths: Vec<String>,
         /// Below which directory; it is made where it is missing
         #[arg(long)]
         to: PathBuf,
-        /// Allow that the directory is `/`: what stands there is replaced
+        /// Allow that the directory is `/`: what stands there is replaced, where `allowed_paths` of backup.toml has it
         #[arg(long)]
         in_place: bool,
         /// Make devices too; only root can
@@ -155,7 +176,7 @@ pub enum ReadBackup {
         #[command(flatten)]
         from: BackupFrom,
         /// Only these, with what is below them; patterns as in a .gitignore
-        #[arg(long = "path")]
+        #[arg(long = "path", value_name = "PATTERN")]
         paths: Vec<String>,
     },
     /// Write one file of a snapshot to standard output; the output of a command is a snapshot of one file
@@ -166,26 +187,48 @@ pub enum ReadBackup {
         #[arg(long)]
         path: Option<PathBuf>,
     },
-    /// Read every pack of a volume, and every file of a snapshot, and compare all of their hashes
+    /// Read every file of a snapshot, and with `--from` every pack of the volume, and compare all of their hashes
     Verify {
         #[command(flatten)]
         from: BackupFrom,
     },
 }
 
-/// From where. A key is never an argument: arguments are seen by every user.
+impl ReadBackup {
+    /// What is read, and from where.
+    pub fn from(&self) -> &BackupFrom {
+        match self {
+            Self::Restore { from, .. }
+            | Self::Ls { from, .. }
+            | Self::Dump { from, .. }
+            | Self::Verify { from } => from,
+        }
+    }
+}
+
+/// What, and from where. A secret is never an argument: arguments are seen by every user.
 #[derive(Debug, Args)]
 pub struct BackupFrom {
-    /// A copy of the bucket: the directory that has `backups/` in it
-    #[arg(long)]
-    pub from: PathBuf,
-    /// An age identity file of a recovery recipient
-    #[arg(long)]
-    pub identity: PathBuf,
+    /// The volume: its name on this host or its id, also of another host's for which this one has a grant. With `--from`
+    /// its id, where there is more than one
+    pub volume: Option<String>,
     /// Which snapshot: its id, or `latest`
     #[arg(long, default_value = "latest")]
     pub snapshot: String,
-    /// Which volume, where the bucket has more than one
-    #[arg(long)]
-    pub volume: Option<VolumeId>,
+    /// Not from the collector but from a copy of the bucket: the directory that has `backups/` in it
+    #[arg(long, value_name = "DIR")]
+    pub from: Option<PathBuf>,
+    /// A recovery recipient's file of identities: of age, or an ssh key. What this host backed up itself opens without
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
+    /// The volume's key as `backup keys --wrap-for` printed it, for one of the identities
+    #[arg(long, value_name = "FILE", requires = "identity")]
+    pub key: Option<PathBuf>,
+}
+
+impl BackupFrom {
+    /// Whether no collector is asked, so that there need be no configuration.
+    pub fn is_bucket(&self) -> bool {
+        self.from.is_some()
+    }
 }

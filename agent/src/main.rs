@@ -89,12 +89,14 @@ fn without_configuration(command: &Command) -> Option<ExitCode> {
         } => Some(spool::probe_main(dir, *generation, *salvage)),
         Command::CheckUpdates => Some(ended(updates::main())),
         // On any host, whoever runs it: it needs no configuration.
-        Command::Backup(Backup {
-            command: BackupCommand::Read(read),
-            ..
-        }) => {
+        Command::Backup(
+            arguments @ Backup {
+                command: BackupCommand::Read(read),
+                ..
+            },
+        ) if read.from().is_bucket() => {
             log_to_stderr(Targets::new().with_default(LevelFilter::INFO));
-            Some(ended(cmd::backup_restore::run(read)))
+            Some(ended(cmd::backup_restore::run(None, arguments, read)))
         }
         Command::Run
         | Command::Enroll(_)

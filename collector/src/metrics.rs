@@ -113,6 +113,8 @@ pub struct Metrics {
     backup_pack_bytes: Family<OutcomeLabels, Counter>,
     /// Of volumes.
     pub volumes: VolumeMetrics,
+    backup_drills: Family<OutcomeLabels, Counter>,
+    backup_drills_overdue: Gauge,
     hosts: Family<StatusLabels, Gauge>,
     host_status: Family<HostLabels, Gauge>,
 }
@@ -135,6 +137,8 @@ impl Default for Metrics {
             backup_packs: Family::default(),
             backup_pack_bytes: Family::default(),
             volumes: VolumeMetrics::default(),
+            backup_drills: Family::default(),
+            backup_drills_overdue: Gauge::default(),
             hosts: Family::default(),
             host_status: Family::default(),
         };
@@ -149,6 +153,10 @@ impl Default for Metrics {
         }
         for outcome in ["stored", "known", "refused", "failed"] {
             metrics.backup_pack(outcome, None);
+        }
+        for outcome in ["ok", "failed", "cancelled"] {
+            let labels = OutcomeLabels { outcome };
+            drop(metrics.backup_drills.get_or_create(&labels));
         }
         metrics
     }
@@ -214,6 +222,16 @@ impl Metrics {
             self.backup_pack_bytes.clone(),
         );
         registry.register_collector(Box::new(self.volumes.clone()));
+        registry.register(
+            "backup_drills",
+            "Restore drills that ended",
+            self.backup_drills.clone(),
+        );
+        registry.register(
+            "backup_drills_overdue",
+            "Volumes that were not restored for more than their period and a quarter",
+            self.backup_drills_overdue.clone(),
+        );
         registry.register("hosts", "Hosts by status", self.hosts.clone());
         registry.register(
             "host_status_gauge",
@@ -291,6 +309,17 @@ impl Metrics {
             packs.inc();
             sum.inc_by(bytes as u64);
         }
+    }
+
+    /// A drill ended: `ok`, `failed` or `cancelled`.
+    pub fn backup_drill(&self, outcome: &'static str) {
+        let labels = OutcomeLabels { outcome };
+        self.backup_drills.get_or_create(&labels).inc();
+    }
+
+    /// How many volumes are overdue.
+    pub fn backup_drills_overdue(&self, volumes: i64) {
+        self.backup_drills_overdue.set(volumes);
     }
 
     /// How links stand.

@@ -245,8 +245,9 @@ fn changes() -> Vec<Route> {
 
 /// What is protected, and what there is to restore.
 fn backups() -> Vec<Route> {
+    use api::drills;
     use api::volumes::{self, edit, grants, runs, snapshots};
-    use web::backups::{self, act, volume};
+    use web::backups::{self, act, drill, proof, volume};
     let started = |route: Route| route.or_scope(Scope::Backup);
     let form = |access, path, handler| Route::page(access, Method::POST, path, handler);
     let delete = "/volumes/{id}/delete";
@@ -261,6 +262,16 @@ fn backups() -> Vec<Route> {
         form(OPERATOR, "/volumes/{id}/order", post(act::order)),
         form(LEAD, "/volumes/{id}/hold", post(act::hold)),
         form(ADMIN, delete, post(act::delete)).step_up(),
+        Route::page(VIEWER, Method::GET, "/backups/proof", get(proof::page)),
+        Route::page(VIEWER, Method::GET, "/drills/{id}", get(drill::page)),
+        Route::page(
+            VIEWER,
+            Method::GET,
+            "/drills/{id}/report",
+            get(drill::report),
+        ),
+        form(OPERATOR, "/drills/{id}/cancel", post(drill::cancel)),
+        form(OPERATOR, "/volumes/{id}/drill", post(drill::ask)),
         api(VIEWER, routes!(volumes::list)),
         api(LEAD, routes!(edit::create)),
         api(VIEWER, routes!(volumes::get)),
@@ -276,6 +287,10 @@ fn backups() -> Vec<Route> {
         started(api(OPERATOR, routes!(runs::create))),
         api(VIEWER, routes!(runs::get)),
         started(api(OPERATOR, routes!(runs::order))),
+        api(VIEWER, routes!(drills::list)),
+        started(api(OPERATOR, routes!(drills::create))),
+        api(VIEWER, routes!(drills::get)),
+        started(api(OPERATOR, routes!(drills::cancel))),
     ]
 }
 

@@ -53,7 +53,7 @@ pub use self::key::{KeyDocument, KeyId, VolumeKey};
 pub use self::pack::{Entry, MoveError, PackBuilder, PackError, PackHash, PackKind, Table};
 pub use self::refs::{Refs, RefsError};
 pub use self::snapshot::{
-    Head, MAX_ERRORS, Manifest, SnapshotError, SnapshotKind, SnapshotState, Unread,
+    Counted, Head, MAX_ERRORS, Manifest, SnapshotError, SnapshotKind, SnapshotState, Unread,
 };
 pub use self::tree::{Kind, Node, TreeError, TreeReader};
 

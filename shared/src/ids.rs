@@ -93,3 +93,7 @@ id! {
     /// One attempt to make a snapshot of a volume.
     BackupRunId
 }
+id! {
+    /// One rehearsal of restoring a volume.
+    DrillId
+}

@@ -1,5 +1,6 @@
 // Plays flows in Chromium against a collector that runs: each in light and wide and in dark and narrow, with script, and where
-// it is for reading and forms without. INFRATRACK_ALL_WINDOWS=1: with script in light and narrow and in dark and wide, too.
+// it is for reading and forms in light and wide without. INFRATRACK_ALL_WINDOWS=1: both themes in both widths, and narrow without
+// script, too.
 //
 // usage: node flows.mjs MODULES JOB, where JOB is JSON: base, name, password, pictures (a folder), parts (files in flows/),
 // themes if not both, script_only, and whatever the flows want to know. Prints what is wrong, a line each, and ends with 1 if anything is.
@@ -21,7 +22,7 @@ for (const script of job.script_only ? [true] : [true, false]) {
   for (const theme of job.themes ?? ['light', 'dark']) {
     for (const width of [1440, 360]) {
       const isUsual = (theme === 'dark') === (width === 360);
-      if (isUsual || !script || job.themes || process.env.INFRATRACK_ALL_WINDOWS === '1') {
+      if ((script ? isUsual : width === 1440) || job.themes || process.env.INFRATRACK_ALL_WINDOWS === '1') {
         variants.push({ theme, width, script });
       }
     }

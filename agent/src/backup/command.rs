@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use infratrack_shared::backup::{Content, Kind, Node};
+use infratrack_shared::backup::{Content, Counted, Kind, Node};
 use infratrack_shared::time::UnixMillis;
 use infratrack_shared::wire::backup::reason;
 use serde::Deserialize;
@@ -13,7 +13,8 @@ use super::chunks::{Chunks, Stopped};
 use super::config::{Hook, Program};
 use super::content::Cutter;
 use super::control::{Control, Failure};
-use super::process::{Ended, Launch, Taker, keep_last};
+use super::counted::{self, Counting};
+use super::process::{Ended, Input, Launch, Taker, keep_last};
 
 /// Of what a tool writes, the end: its summary is there.
 const SUMMARY_BYTES: usize = 256 * 1024;
@@ -32,14 +33,14 @@ impl<C: Chunks> Taker for Cutter<'_, C> {
 }
 
 /// The end of what is written.
-struct Last {
+pub(super) struct Last {
     piece: Vec<u8>,
-    kept: Vec<u8>,
+    pub(super) kept: Vec<u8>,
     most: usize,
 }
 
 impl Last {
-    fn of(most: usize) -> Self {
+    pub(super) fn of(most: usize) -> Self {
         Self {
             piece: vec![0; PIECE_BYTES],
             kept: Vec::new(),
@@ -65,6 +66,8 @@ pub(super) struct Written {
     /// A tree of one file.
     pub(super) root: Content,
     pub(super) bytes: u64,
+    /// Of a database, where that is to be checked.
+    pub(super) counted: Option<Counted>,
 }
 
 /// Stores what a program writes. `last_bytes` is what it wrote the last time that all was well.
@@ -75,11 +78,19 @@ pub(super) async fn back_up<C: Chunks>(
     last_bytes: Option<u64>,
     now: UnixMillis,
 ) -> Result<Written, Failure> {
+    let counting = Counting::begin(program).await;
+    let argv = counted::argv_of(program, counting.as_ref());
     let mut cutter = Cutter::new(chunks);
-    let ended = Launch::from(program).run(control, &mut cutter).await?;
+    let launch = Launch::from(program);
+    let launch = launch.with(&argv, Input::Nothing);
+    let ended = launch.run(control, &mut cutter).await?;
     succeeded(&ended, reason::EXIT_CODE)?;
     let bytes = cutter.size();
     enough(bytes, program, last_bytes)?;
+    let counted = match counting {
+        Some(counting) => counting.finish(control).await,
+        None => None,
+    };
     let mut stored = || -> Result<Content, Stopped> {
         let content = cutter.finish()?;
         let node = file(name, content, now).encode();
@@ -89,10 +100,14 @@ pub(super) async fn back_up<C: Chunks>(
         let cause = control.cause();
         cause.unwrap_or_else(|| Failure::of(reason::INTERNAL, stopped))
     })?;
-    Ok(Written { root, bytes })
+    Ok(Written {
+        root,
+        bytes,
+        counted,
+    })
 }
 
-fn succeeded(ended: &Ended, reason: &'static str) -> Result<(), Failure> {
+pub(super) fn succeeded(ended: &Ended, reason: &'static str) -> Result<(), Failure> {
     if ended.code == 0 {
         return Ok(());
     }

@@ -38,6 +38,8 @@ pub struct Allowed {
     /// By the names that volumes use.
     pub programs: BTreeMap<String, Program>,
     pub hooks: BTreeMap<String, Hook>,
+    /// What a restore drill may take of the disk at most; however much that is, a tenth of the file system stays free.
+    pub drill_max_bytes: Option<u64>,
 }
 
 /// What makes a volume's content, or does a backup of its own.
@@ -63,6 +65,20 @@ pub struct Program {
     /// Where it runs.
     #[serde(default)]
     pub directory: Option<PathBuf>,
+    /// How a drill finds out whether what it wrote is good.
+    #[serde(default)]
+    pub check: Option<Check>,
+    /// Likewise: a program that has it as its standard input, and ends with 0 where it is good.
+    #[serde(default)]
+    pub check_argv: Vec<String>,
+}
+
+/// A check that is built in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Check {
+    /// The program is `pg_dump`: its rows are counted as it runs, and again when its dump was loaded into a throwaway cluster.
+    PgDump,
 }
 
 /// What is run before a volume is read, or after.
@@ -164,6 +180,7 @@ impl Allowed {
             if let Some(directory) = &program.directory {
                 absolute(directory).map_err(|what| (format!("{key}.directory"), what))?;
             }
+            checkable(&key, program)?;
             for (name, value) in &program.env {
                 if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
                     let what = "is no name or has no value of an environment".to_owned();
@@ -198,6 +215,33 @@ fn runnable(
     if !(SHORTEST..=LONGEST).contains(&timeout) {
         let what = "is not from 1 s to 7 days".to_owned();
         return Err((format!("{key}.timeout"), what));
+    }
+    Ok(())
+}
+
+fn checkable(key: &str, program: &Program) -> Result<(), (String, String)> {
+    if program.check.is_some() && !program.check_argv.is_empty() {
+        let what = "is there beside check".to_owned();
+        return Err((format!("{key}.check_argv"), what));
+    }
+    let name = program
+        .argv
+        .first()
+        .map(Path::new)
+        .and_then(Path::file_name);
+    if program.check == Some(Check::PgDump) && name.is_none_or(|name| name != "pg_dump") {
+        let what = "is pg_dump, and argv[0] is not".to_owned();
+        return Err((format!("{key}.check"), what));
+    }
+    if let Some(checker) = program.check_argv.first() {
+        absolute(Path::new(checker)).map_err(|what| (format!("{key}.check_argv[0]"), what))?;
+    }
+    if let Some(at) = program
+        .check_argv
+        .iter()
+        .position(|word| word.contains('\0'))
+    {
+        return Err((format!("{key}.check_argv[{at}]"), "has a NUL".to_owned()));
     }
     Ok(())
 }
@@ -370,6 +414,14 @@ mod tests {
             (
                 "[hooks.a]\nargv = [\"a\"]",
                 "hooks.a.argv[0] is not absolute: a",
+            ),
+            (
+                "[programs.a]\nargv = [\"/a\"]\ncheck = \"pg_dump\"",
+                "programs.a.check is pg_dump",
+            ),
+            (
+                "[programs.a]\nargv = [\"/a\"]\ncheck_argv = [\"b\"]",
+                "programs.a.check_argv[0] is not absolute: b",
             ),
         ];
         for (text, expected) in cases {

@@ -9,7 +9,7 @@ use infratrack_shared::time::UnixMillis;
 use infratrack_shared::wire::backup::Volume;
 use serde::{Deserialize, Serialize};
 
-use super::pulse::is_closed;
+pub(crate) use super::pulse::is_closed;
 
 /// What is remembered of the schedules: for each volume the time up to which its runs were begun.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +96,7 @@ mod tests {
             post_hook: None,
             is_catalog_visible: false,
             is_paused: false,
+            is_drill_due: false,
         }
     }
 

@@ -2,6 +2,7 @@
 //! words, for a limited time. It ends with all that it started.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -45,6 +46,17 @@ pub(super) struct Launch<'a> {
     user: Option<&'a str>,
     env: Option<&'a BTreeMap<String, String>>,
     directory: Option<&'a PathBuf>,
+    input: Input<'a>,
+}
+
+/// What a program reads from its standard input.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Input<'a> {
+    #[default]
+    Nothing,
+    File(&'a File),
+    /// What is written to it while it runs.
+    Pipe,
 }
 
 impl<'a> From<&'a Program> for Launch<'a> {
@@ -55,6 +67,7 @@ impl<'a> From<&'a Program> for Launch<'a> {
             user: program.user.as_deref(),
             env: Some(&program.env),
             directory: program.directory.as_ref(),
+            input: Input::Nothing,
         }
     }
 }
@@ -67,6 +80,7 @@ impl<'a> From<&'a Hook> for Launch<'a> {
             user: None,
             env: None,
             directory: None,
+            input: Input::Nothing,
         }
     }
 }
@@ -78,18 +92,32 @@ pub(super) struct Ended {
     pub(super) complaint: String,
 }
 
-impl Launch<'_> {
+impl<'a> Launch<'a> {
+    /// Another program in place of this one: as its user, in its environment, for its time.
+    pub(super) fn with(&self, argv: &'a [String], input: Input<'a>) -> Self {
+        Self {
+            argv,
+            input,
+            ..self.clone()
+        }
+    }
+
+    /// Starts it; it goes on until it is ended.
+    pub(super) fn start(&self) -> Result<Running, Failure> {
+        let cannot = |error: io::Error| {
+            let program = self.argv.first().map_or("", String::as_str);
+            Failure::new(reason::CANNOT_START, format!("{program}: {error}"))
+        };
+        self.spawn().map(Running::new).map_err(cannot)
+    }
+
     /// Runs it to its end. A timeout, a signal, or the run's end is a failure.
     pub(super) async fn run(
         &self,
         control: &Control,
         taker: &mut impl Taker,
     ) -> Result<Ended, Failure> {
-        let cannot = |error: io::Error| {
-            let program = self.argv.first().map_or("", String::as_str);
-            Failure::new(reason::CANNOT_START, format!("{program}: {error}"))
-        };
-        let mut running = Running::new(self.start().map_err(cannot)?);
+        let mut running = self.start()?;
         let child = &mut running.child;
         let Some((output, complaint)) = child.stdout.take().zip(child.stderr.take()) else {
             return Err(Failure::new(reason::CANNOT_START, "it has no pipes"));
@@ -152,7 +180,7 @@ impl Launch<'_> {
         status.map_err(slow)?.map_err(broken)
     }
 
-    fn start(&self) -> io::Result<Child> {
+    fn spawn(&self) -> io::Result<Child> {
         let (program, args) = self
             .argv
             .split_first()
@@ -167,6 +195,11 @@ impl Launch<'_> {
         } else if let Some(user) = User::from_uid(nix::unistd::geteuid())? {
             home = user.dir;
         }
+        let stdin = match self.input {
+            Input::Nothing => Stdio::null(),
+            Input::File(file) => file.try_clone()?.into(),
+            Input::Pipe => Stdio::piped(),
+        };
         let directory = self.directory.map_or(Path::new("/"), PathBuf::as_path);
         command
             .args(args)
@@ -176,7 +209,7 @@ impl Launch<'_> {
             .env("LANG", "C.UTF-8")
             .envs(self.env.into_iter().flatten())
             .current_dir(directory)
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
@@ -186,8 +219,9 @@ impl Launch<'_> {
 }
 
 /// A program and all that it starts.
-struct Running {
-    child: Child,
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) child: Child,
     group: Option<Pid>,
 }
 
@@ -200,7 +234,12 @@ impl Running {
 
     /// Asks it to end, and after a while does not ask.
     async fn end(&mut self, grace: Duration) {
-        self.signal(Signal::SIGTERM);
+        self.end_by(Signal::SIGTERM, grace).await;
+    }
+
+    /// Likewise, with a signal of its own.
+    pub(super) async fn end_by(&mut self, signal: Signal, grace: Duration) {
+        self.signal(signal);
         drop(timeout(grace, self.child.wait()).await);
         // Where it has ended, what it left behind keeps the group; where nothing is left the number is nobody's so soon.
         self.signal(Signal::SIGKILL);

@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::chunks::Meter;
 use super::control::{Control, Failure};
 use super::pipeline::progress_of;
-use super::remote::{Lane, Verdict};
+use super::remote::{Beats, Verdict};
 use crate::clock::Clock;
 
 const BEAT: Duration = Duration::from_secs(1);
@@ -40,7 +40,7 @@ pub(super) struct Pulse {
 impl Pulse {
     pub(super) fn start(
         beating: Beating,
-        lane: impl Lane,
+        lane: impl Beats,
         show: impl Fn(Progress) + Send + 'static,
     ) -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -75,7 +75,7 @@ impl Drop for Pulse {
     }
 }
 
-async fn beat(beating: Beating, mut lane: impl Lane, show: impl Fn(Progress)) {
+async fn beat(beating: Beating, mut lane: impl Beats, show: impl Fn(Progress)) {
     let mut ticks = interval(BEAT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut is_ordered = false;
@@ -109,7 +109,7 @@ async fn beat(beating: Beating, mut lane: impl Lane, show: impl Fn(Progress)) {
 }
 
 /// Whether no run is to go on at this time.
-pub(super) fn is_closed(windows: &[(u16, u16)], now: UnixMillis) -> bool {
+pub(crate) fn is_closed(windows: &[(u16, u16)], now: UnixMillis) -> bool {
     let minute = now.0.div_euclid(60_000).rem_euclid(DAY_MINUTES);
     windows.iter().any(|(from, until)| {
         let (from, until) = (i64::from(*from), i64::from(*until));

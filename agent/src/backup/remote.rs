@@ -11,13 +11,14 @@ use infratrack_shared::backup::{
     ChunkId, MAX_PACK_BYTES, MAX_SNAPSHOT_BYTES, PackHash, Refs, joined,
 };
 use infratrack_shared::codec::{self, Limits};
-use infratrack_shared::ids::{BackupRunId, HostId, SnapshotId, VolumeId};
+use infratrack_shared::ids::{BackupRunId, DrillId, HostId, SnapshotId, VolumeId};
 use infratrack_shared::limits;
 use infratrack_shared::wire::backup::{
     Beat, Beaten, BeginRun, Begun, EndRun, Ended, Missing, MissingAsked, Order, PackStored, Places,
     PlacesAsked, Progress, SnapshotStored, Snapshots, SnapshotsAsked, Volumes, VolumesAsked,
     reason,
 };
+use infratrack_shared::wire::drill::{BeginDrill, BegunDrill, DrillBeat, EndDrill};
 use infratrack_shared::wire::problem::code;
 use infratrack_shared::wire::{PROTOCOL, path};
 use serde::Serialize;
@@ -33,8 +34,17 @@ use crate::uplink::{Connection, Endpoint, UplinkError};
 /// A collector hangs up an idle connection after 90 s.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// What a run asks while it goes on, each clone over a connection of its own.
-pub trait Lane: Clone + Send + 'static {
+/// Keeps something alive, each clone over a connection of its own.
+pub trait Beats: Clone + Send + 'static {
+    /// Says how far it is, and hears what is wanted of it.
+    fn beat(
+        &mut self,
+        progress: Progress,
+    ) -> impl Future<Output = Result<Order, UplinkError>> + Send;
+}
+
+/// What a run asks while it goes on.
+pub trait Lane: Beats {
     /// What of these is held.
     fn missing(
         &mut self,
@@ -48,12 +58,6 @@ pub trait Lane: Clone + Send + 'static {
         pack: Bytes,
         pace: &Pace,
     ) -> impl Future<Output = Result<(), UplinkError>> + Send;
-
-    /// Says how far the run is, and hears what is wanted of it.
-    fn beat(
-        &mut self,
-        progress: Progress,
-    ) -> impl Future<Output = Result<Order, UplinkError>> + Send;
 }
 
 /// What a failed question means for the run.
@@ -153,6 +157,15 @@ impl Collector {
 
     pub async fn end(&mut self, run: &EndRun) -> Result<(), UplinkError> {
         let Ended {} = self.ask(path::BACKUP_END, run).await?;
+        Ok(())
+    }
+
+    pub async fn begin_drill(&mut self, drill: &BeginDrill) -> Result<BegunDrill, UplinkError> {
+        self.ask(path::BACKUP_DRILLS, drill).await
+    }
+
+    pub async fn end_drill(&mut self, drill: &EndDrill) -> Result<(), UplinkError> {
+        let Ended {} = self.ask(path::BACKUP_DRILL_END, drill).await?;
         Ok(())
     }
 
@@ -349,13 +362,31 @@ impl Lane for RunLane {
         }
         Ok(())
     }
+}
 
+impl Beats for RunLane {
     async fn beat(&mut self, progress: Progress) -> Result<Order, UplinkError> {
         let run = self.run;
         let Beaten { order } = self
             .collector
             .ask(path::BACKUP_BEAT, &Beat { run, progress })
             .await?;
+        Ok(order)
+    }
+}
+
+/// The collector, kept waiting by one drill.
+#[derive(Clone, Debug)]
+pub(super) struct DrillLane {
+    pub(super) collector: Collector,
+    pub(super) drill: DrillId,
+}
+
+impl Beats for DrillLane {
+    async fn beat(&mut self, progress: Progress) -> Result<Order, UplinkError> {
+        let drill = self.drill;
+        let beat = DrillBeat { drill, progress };
+        let Beaten { order } = self.collector.ask(path::BACKUP_DRILL_BEAT, &beat).await?;
         Ok(order)
     }
 }

@@ -43,7 +43,7 @@ pub const PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// For the collector to be told of the end: the daemon tells it later.
 const END: Duration = Duration::from_secs(60);
 const DETAIL_BYTES: usize = 8 * 1024;
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The host that runs are of.
 #[derive(Clone, Debug)]
@@ -63,6 +63,8 @@ pub struct Host {
 pub enum NoRun {
     #[error("a run of this volume is under way")]
     UnderWay,
+    #[error("a drill of this host is under way")]
+    DrillUnderWay,
     #[error("cannot lock the volume")]
     Lock(#[source] std::io::Error),
     #[error("cannot start the runtime")]
@@ -344,6 +346,7 @@ impl Run<'_> {
             agent: VERSION.to_owned(),
             errors: made.errors.clone(),
             errors_total: made.errors_total,
+            counted: made.counted.clone(),
         };
         (head, manifest)
     }
@@ -414,7 +417,7 @@ impl Run<'_> {
 }
 
 /// Both ends of a long text.
-fn cut(text: String) -> String {
+pub(super) fn cut(text: String) -> String {
     if text.len() <= DETAIL_BYTES {
         return text;
     }

@@ -18,6 +18,15 @@ pub(super) struct VolumeLock(
 impl VolumeLock {
     /// `None` where another run holds it.
     pub(super) fn take(state_dir: &Path, volume: VolumeId) -> io::Result<Option<Self>> {
+        Self::named(state_dir, &volume.to_string())
+    }
+
+    /// For the only drill of this host. `None` where another holds it.
+    pub(super) fn of_drills(state_dir: &Path) -> io::Result<Option<Self>> {
+        Self::named(state_dir, "drills")
+    }
+
+    fn named(state_dir: &Path, name: &str) -> io::Result<Option<Self>> {
         let folder = state_dir.join("locks");
         DirBuilder::new()
             .recursive(true)
@@ -28,7 +37,7 @@ impl VolumeLock {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(folder.join(volume.to_string()))?;
+            .open(folder.join(name))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Some(Self(lock))),
             Err((_, Errno::EWOULDBLOCK)) => Ok(None),

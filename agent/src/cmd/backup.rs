@@ -22,6 +22,10 @@ use infratrack_shared::ids::VolumeId;
 use infratrack_shared::wire::backup::{EndRun, Outcome, Progress, Trigger, Volume, reason};
 use serde_json::json;
 
+use super::backup_restore;
+
+mod drill;
+
 /// For the line that says what to run.
 const ASKED: Duration = Duration::from_secs(5);
 const ASKED_BYTES: u64 = 128;
@@ -33,12 +37,18 @@ pub(crate) fn run(config: &Config, arguments: &Backup) -> ExitCode {
     let host = host(config, arguments);
     let done = match &arguments.command {
         BackupCommand::Run { volume, trigger } => back_up(&host, volume, *trigger, arguments.json),
+        BackupCommand::Drill {
+            volume,
+            mode,
+            trigger,
+        } => drill::rehearse(&host, volume, (*trigger, *mode), arguments.json),
         BackupCommand::List { volume } => {
             list(&host, volume.as_deref(), arguments.json).map(|()| ExitCode::SUCCESS)
         }
         BackupCommand::Keys => keys(&host, arguments.json).map(|()| ExitCode::SUCCESS),
-        // Done before there is a configuration.
-        BackupCommand::Read(_) => Ok(ExitCode::SUCCESS),
+        BackupCommand::Read(read) => {
+            backup_restore::run(Some(&host), arguments, read).map(|()| ExitCode::SUCCESS)
+        }
     };
     done.unwrap_or_else(|error| {
         super::complain(&error);
@@ -50,24 +60,49 @@ pub(crate) fn run(config: &Config, arguments: &Backup) -> ExitCode {
 /// there; the connection ends with the run, which is how the other end knows.
 pub(crate) fn run_asked(config: &Config) -> ExitCode {
     let host = host_at(config, run::STATE_DIR.into(), config::DEFAULT_PATH.into());
-    let done = asked().and_then(|(volume, began)| back_up(&host, &volume, began, true));
+    let done = asked().and_then(|asked| {
+        if asked.is_drill {
+            drill::rehearse(&host, &asked.volume, (asked.began, None), true)
+        } else {
+            back_up(&host, &asked.volume, asked.began, true)
+        }
+    });
     done.unwrap_or_else(|error| {
         super::complain(&error);
         ExitCode::FAILURE
     })
 }
 
-fn asked() -> anyhow::Result<(String, Began)> {
+/// What the other end of the connection wants.
+struct Asked {
+    volume: String,
+    began: Began,
+    /// Not a run but a drill.
+    is_drill: bool,
+}
+
+fn asked() -> anyhow::Result<Asked> {
     let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     stream
         .set_read_timeout(Some(ASKED))
         .context("standard input is not a connection")?;
     let mut line = String::new();
     stream.take(ASKED_BYTES).read_to_string(&mut line)?;
-    let (volume, began) = line.trim_end().split_once(' ').unwrap_or((&line, ""));
+    let mut words = line.split_ascii_whitespace();
+    let volume = words.next().unwrap_or_default();
     let volume: VolumeId = volume.parse().context("no volume is named")?;
+    let began = words.next().unwrap_or_default();
     let began = Began::from_str(began, false).map_err(anyhow::Error::msg)?;
-    Ok((volume.to_string(), began))
+    let is_drill = match words.next() {
+        None => false,
+        Some("drill") => true,
+        Some(_) => bail!("neither a run nor a drill is asked for"),
+    };
+    Ok(Asked {
+        volume: volume.to_string(),
+        began,
+        is_drill,
+    })
 }
 
 fn host(config: &Config, arguments: &Backup) -> Host {
@@ -90,23 +125,23 @@ fn host_at(config: &Config, state_dir: PathBuf, allowed: PathBuf) -> Host {
     }
 }
 
-fn back_up(host: &Host, volume: &str, began: Began, is_json: bool) -> anyhow::Result<ExitCode> {
-    let volume = find(host, volume)?;
-    let trigger = match began {
+fn trigger_of(began: Began) -> Trigger {
+    match began {
         Began::Schedule => Trigger::Schedule,
         Began::Command => Trigger::Command,
         Began::Host => Trigger::Host,
-    };
+    }
+}
+
+fn back_up(host: &Host, volume: &str, began: Began, is_json: bool) -> anyhow::Result<ExitCode> {
+    let volume = find(host, volume)?;
+    let trigger = trigger_of(began);
     let is_shown = !is_json && io::stderr().is_terminal();
     let begun = Instant::now();
-    let widest = Cell::new(0);
+    let shown = Shown::default();
     let ended = run::run(host, &volume, trigger, move |progress| {
         if is_shown {
-            let line = how_far(&progress, begun.elapsed());
-            let width = widest.get().max(line.len());
-            widest.set(width);
-            // Who can't read it has the result.
-            write!(io::stderr(), "\r{line:width$}").ok();
+            shown.show(&how_far(&progress, begun.elapsed()));
         }
     })?;
     if is_shown {
@@ -169,16 +204,22 @@ fn told(name: &str, ended: &EndRun) -> String {
 
 /// One line: how much, how fast, and how long it still takes.
 fn how_far(progress: &Progress, since: Duration) -> String {
-    let Progress {
-        files,
-        bytes,
-        sent_bytes,
-        ..
-    } = *progress;
+    let (files, bytes) = (progress.files, progress.bytes);
+    let sent = format!("{} sent", size(progress.sent_bytes));
+    line((files, bytes), &sent, progress.bytes_expected, since)
+}
+
+/// Likewise of anything that goes through files; `also` is said of it too.
+pub(super) fn line(
+    (files, bytes): (u64, u64),
+    also: &str,
+    expected: Option<u64>,
+    since: Duration,
+) -> String {
     let rate = bytes / since.as_secs().max(1);
-    let (read, sent, fast) = (size(bytes), size(sent_bytes), size(rate));
-    let so_far = format!("{files} files, {read}, {sent} sent, {fast}/s");
-    let expected = progress.bytes_expected.filter(|all| *all > bytes);
+    let (read, fast) = (size(bytes), size(rate));
+    let so_far = format!("{files} files, {read}, {also}, {fast}/s");
+    let expected = expected.filter(|all| *all > bytes);
     let Some((all, left)) = expected.and_then(|all| Some((all, (all - bytes).checked_div(rate)?)))
     else {
         return so_far;
@@ -188,8 +229,23 @@ fn how_far(progress: &Progress, since: Duration) -> String {
     format!("{so_far}, {percent} %, {left:?} left")
 }
 
+/// Writes lines over one another, for who waits.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    widest: Cell<usize>,
+}
+
+impl Shown {
+    pub(super) fn show(&self, line: &str) {
+        let width = self.widest.get().max(line.len());
+        self.widest.set(width);
+        // Who can't read it has the result.
+        write!(io::stderr(), "\r{line:width$}").ok();
+    }
+}
+
 /// For people, in powers of 1,024.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut number = bytes as f64;
     let mut unit = 0;
@@ -269,7 +325,7 @@ fn keys(host: &Host, is_json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn find(host: &Host, wanted: &str) -> anyhow::Result<Volume> {
+pub(super) fn find(host: &Host, wanted: &str) -> anyhow::Result<Volume> {
     let is_it = |volume: &Volume| volume.name == wanted || volume.id.to_string() == wanted;
     let found = volumes(host)?.into_iter().find(is_it);
     let Some(volume) = found else {

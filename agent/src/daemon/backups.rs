@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::backoff::Backoff;
-use crate::backup::due::Begun;
+use crate::backup::due::{Begun, is_closed};
 use crate::backup::remote::Collector;
 use crate::clock::Clock;
 use crate::collect::{self, Root};
@@ -58,6 +58,7 @@ struct State {
 enum Asked {
     Refresh(oneshot::Sender<Result<(), String>>),
     Run(VolumeId, oneshot::Sender<Result<(), String>>),
+    Drill(VolumeId, oneshot::Sender<Result<(), String>>),
 }
 
 /// The task; ends when it is dropped.
@@ -82,6 +83,7 @@ impl Backups {
             results: root.path(RESULTS_DIR),
             socket: root.path(SOCKET),
             turns: Arc::new(Semaphore::new(AT_ONCE)),
+            drills: Arc::new(Semaphore::new(1)),
             told: Arc::clone(&told),
             state: State::default(),
             refresh_at: Instant::now(),
@@ -104,6 +106,12 @@ impl Backups {
     pub(super) async fn run(&self, volume: &str) -> Result<(), String> {
         let volume = volume.parse().map_err(|_| "no volume's id".to_owned())?;
         self.ask(|answer| Asked::Run(volume, answer)).await
+    }
+
+    /// Likewise, to rehearse restoring it.
+    pub(super) async fn drill(&self, volume: &str) -> Result<(), String> {
+        let volume = volume.parse().map_err(|_| "no volume's id".to_owned())?;
+        self.ask(|answer| Asked::Drill(volume, answer)).await
     }
 
     async fn ask(
@@ -146,6 +154,8 @@ struct Task {
     results: PathBuf,
     socket: PathBuf,
     turns: Arc<Semaphore>,
+    /// A host has one drill at a time.
+    drills: Arc<Semaphore>,
     told: Arc<Notify>,
     state: State,
     refresh_at: Instant,
@@ -163,6 +173,7 @@ impl Task {
             }
             self.tell_results().await;
             self.begin_due().await;
+            self.begin_drill();
             let look = sleep_until(Instant::now() + LOOK);
             tokio::select! {
                 () = look => {}
@@ -172,6 +183,9 @@ impl Task {
                     }
                     Some(Asked::Run(volume, answer)) => {
                         answer.send(self.begin(volume).await).ok();
+                    }
+                    Some(Asked::Drill(volume, answer)) => {
+                        answer.send(self.begin_asked_drill(volume).await).ok();
                     }
                     None => return,
                 }
@@ -236,8 +250,51 @@ impl Task {
         }
     }
 
+    /// Begins the drill that the collector says is due.
+    fn begin_drill(&mut self) {
+        let now = self.clock.now();
+        let mut volumes = self.state.volumes.iter_mut();
+        let due =
+            volumes.find(|volume| volume.is_drill_due && !is_closed(&volume.closed_windows, now));
+        let Some(volume) = due else {
+            return;
+        };
+        // It says so again where this one does not even begin.
+        volume.is_drill_due = false;
+        let id = volume.id;
+        self.launch_drill(id, "schedule");
+    }
+
+    /// Begins a drill that somebody asked for.
+    async fn begin_asked_drill(&mut self, volume: VolumeId) -> Result<(), String> {
+        self.find(volume).await?;
+        self.launch_drill(volume, "command");
+        Ok(())
+    }
+
+    fn launch_drill(&self, volume: VolumeId, trigger: &'static str) {
+        let (drills, socket) = (Arc::clone(&self.drills), self.socket.clone());
+        tokio::spawn(async move {
+            // Where one is under way, the collector says later what is due then.
+            let Ok(_turn) = drills.try_acquire() else {
+                return;
+            };
+            let asked = format!("{volume} {trigger} drill\n");
+            if let Err(error) = launch(&socket, &asked).await {
+                tracing::error!(%error, %volume, "cannot begin a drill");
+            }
+        });
+    }
+
     /// Begins a run that somebody asked for.
     async fn begin(&mut self, volume: VolumeId) -> Result<(), String> {
+        self.find(volume).await?;
+        self.launch(volume, "command");
+        Ok(())
+    }
+
+    /// Whether this is a volume of this host, and its unit is there.
+    async fn find(&mut self, volume: VolumeId) -> Result<(), String> {
         if self.state.volumes.iter().all(|known| known.id != volume) {
             self.refresh().await?;
         }
@@ -250,7 +307,6 @@ impl Task {
                 "{socket} is not there: does systemctl status infratrack-backup.socket say why?"
             ));
         }
-        self.launch(volume, "command");
         Ok(())
     }
 
@@ -260,7 +316,8 @@ impl Task {
             let Ok(_turn) = turns.acquire().await else {
                 return;
             };
-            if let Err(error) = launch(&socket, volume, trigger).await {
+            let asked = format!("{volume} {trigger}\n");
+            if let Err(error) = launch(&socket, &asked).await {
                 tracing::error!(%error, %volume, "cannot begin a backup");
             }
         });
@@ -309,13 +366,12 @@ impl Task {
     }
 }
 
-/// Has the unit run a volume; ends when it has.
-async fn launch(socket: &PathBuf, volume: VolumeId, trigger: &str) -> io::Result<()> {
+/// Has the unit do what is asked; ends when it has.
+async fn launch(socket: &PathBuf, asked: &str) -> io::Result<()> {
     let late = |_| io::Error::from(io::ErrorKind::TimedOut);
     let connected = timeout(CONNECT, UnixStream::connect(socket)).await;
     let mut stream = connected.map_err(late)??;
-    let line = format!("{volume} {trigger}\n");
-    let written = timeout(CONNECT, stream.write_all(line.as_bytes())).await;
+    let written = timeout(CONNECT, stream.write_all(asked.as_bytes())).await;
     written.map_err(late)??;
     timeout(CONNECT, stream.shutdown()).await.map_err(late)??;
     // The other end closes when the run is over, however that was.

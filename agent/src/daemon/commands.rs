@@ -126,7 +126,11 @@ pub(super) async fn execute(
             let volume = command.target.as_deref().unwrap_or_default();
             backups.run(volume).await
         }
-        Action::RunDrill | Action::Verify | Action::Unsupported => {
+        Action::RunDrill => {
+            let volume = command.target.as_deref().unwrap_or_default();
+            backups.drill(volume).await
+        }
+        Action::Verify | Action::Unsupported => {
             return result(command.id, CommandOutcome::Unsupported, None);
         }
     };

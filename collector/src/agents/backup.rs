@@ -4,6 +4,7 @@
 //! Nothing that is stored is ever changed, dated anew or removed from here.
 
 mod chunks;
+mod drills;
 mod memory;
 mod packs;
 mod restore;
@@ -51,6 +52,9 @@ pub fn route_of(called: &str) -> Option<&'static str> {
         path::BACKUP_MISSING,
         path::BACKUP_SNAPSHOTS,
         path::BACKUP_PLACES,
+        path::BACKUP_DRILLS,
+        path::BACKUP_DRILL_BEAT,
+        path::BACKUP_DRILL_END,
     ];
     let found = documents.into_iter().find(|route| *route == called);
     let objects = [path::PACKS, path::SNAPSHOTS];
@@ -141,6 +145,18 @@ async fn document(
         path::BACKUP_PLACES => {
             let places = chunks::places(app, host, decoded(headers, body)?).await?;
             message(status, &places)
+        }
+        path::BACKUP_DRILLS => {
+            let begun = drills::begin(app, host, decoded(headers, body)?).await?;
+            message(status, &begun)
+        }
+        path::BACKUP_DRILL_BEAT => {
+            let beaten = drills::beat(app, host, decoded(headers, body)?).await?;
+            message(status, &beaten)
+        }
+        path::BACKUP_DRILL_END => {
+            let ended = drills::end(app, host, decoded(headers, body)?).await?;
+            message(status, &ended)
         }
         other => Err(not_found(other)),
     }

@@ -8,6 +8,7 @@ pub mod changes;
 pub mod commands;
 pub mod conflicts;
 pub mod csrf;
+pub mod drills;
 pub mod enroll_tokens;
 pub mod etag;
 pub mod export;

@@ -20,7 +20,7 @@ use crate::api::input::{self, Json, Path, Query};
 use crate::api::page::{self, Page};
 use crate::api::problem::Problem;
 use crate::app::App;
-use crate::store::volume_search::{self as store, Key, STATUSES, VolumeRow, Which};
+use crate::store::volume_search::{self as store, DRILL_STATUSES, Key, STATUSES, VolumeRow, Which};
 
 const KINDS: [&str; 3] = ["files", "command", "external"];
 
@@ -40,6 +40,10 @@ const EXPORT: Export<VolumeRow, Key> = Export {
         "due_at",
         "last_state",
         "last_reason",
+        "drill_status",
+        "last_drill_at",
+        "last_drill_ms",
+        "rto_s",
         "owner",
         "created_at",
         "created_by",
@@ -61,6 +65,8 @@ pub struct VolumesQuery {
     pub kind: Option<String>,
     /// `late | failing | incomplete | never | ok`.
     pub status: Option<String>,
+    /// Of its restore drills: `failed | overdue | slow | never | off | ok`.
+    pub drill_status: Option<String>,
     pub owner: Option<String>,
     pub is_paused: Option<bool>,
     /// `csv` and `ndjson` have all that match.
@@ -118,6 +124,11 @@ pub async fn rows(app: &App, query: &VolumesQuery) -> Result<Page<VolumeRow>, Pr
 fn which(query: &VolumesQuery) -> Result<Which, Problem> {
     input::one_of("kind", query.kind.as_deref(), &KINDS)?;
     input::one_of("status", query.status.as_deref(), &STATUSES)?;
+    input::one_of(
+        "drill_status",
+        query.drill_status.as_deref(),
+        &DRILL_STATUSES,
+    )?;
     let text = |name: &str, value: &Option<String>| {
         let value = value.as_deref().map(str::trim);
         let value = value.filter(|value| !value.is_empty());
@@ -131,6 +142,7 @@ fn which(query: &VolumesQuery) -> Result<Which, Problem> {
         q: text("q", &query.q)?,
         kind: query.kind.clone(),
         status: query.status.clone(),
+        drill_status: query.drill_status.clone(),
         owner: text("owner", &query.owner)?,
         is_paused: query.is_paused,
     })

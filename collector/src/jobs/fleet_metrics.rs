@@ -8,6 +8,7 @@ use crate::app::App;
 use crate::metrics::HostStatus;
 use crate::store::audit_chain;
 use crate::store::change_links;
+use crate::store::drills;
 use crate::store::hosts;
 use crate::store::hosts::list::{self, Page};
 use crate::store::{volume_figures, volume_search};
@@ -35,6 +36,8 @@ pub async fn run(app: Arc<App>) -> anyhow::Result<()> {
     app.metrics.fleet(by_status, named);
     let links = change_links::count_waiting(&mut connection).await?;
     app.metrics.change_links(links);
+    let overdue = drills::count_overdue(&mut connection, app.clock.now()).await?;
+    app.metrics.backup_drills_overdue(overdue);
     let unsealed = audit_chain::count_pending(&mut connection).await?;
     let signed = audit_chain::find_last_checkpoint(&mut connection).await?;
     let age = signed.map(|(_, at)| app.clock.now() - at);

@@ -23,6 +23,8 @@ pub mod changes;
 pub mod collectors;
 pub mod commands;
 pub mod dead_letters;
+pub mod drill_search;
+pub mod drills;
 pub mod enroll_tokens;
 pub mod events;
 pub mod expected_hosts;

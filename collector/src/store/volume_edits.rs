@@ -28,6 +28,9 @@ pub struct VolumeSettings {
     pub is_catalog_visible: bool,
     pub is_paused: bool,
     pub owner: Option<String>,
+    pub drill_every_s: Option<i32>,
+    pub drill_mode: String,
+    pub rto_s: Option<i32>,
     pub version: i64,
 }
 
@@ -40,7 +43,7 @@ pub async fn find_for_update(
         VolumeSettings,
         r#"select volume_id, host_id, name, kind, source as "source: Json<Value>", is_database, schedule, jitter_s, rpo_s,
              retention as "retention: Json<Rules>", closed_windows as "closed_windows: Json<Vec<(u16, u16)>>", bandwidth,
-             pre_hook, post_hook, is_catalog_visible, is_paused, owner, version
+             pre_hook, post_hook, is_catalog_visible, is_paused, owner, drill_every_s, drill_mode, rto_s, version
          from volumes where volume_id = $1 and deleted_at is null for update"#,
         volume
     )
@@ -58,8 +61,8 @@ pub async fn insert(
     let done = sqlx::query!(
         "insert into volumes (volume_id, host_id, name, kind, source, is_database, schedule, jitter_s, rpo_s, retention,
              closed_windows, bandwidth, pre_hook, post_hook, is_catalog_visible, is_paused, owner, created_at, created_by,
-             updated_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $18)
+             updated_at, drill_every_s, drill_mode, rto_s)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $18, $20, $21, $22)
          on conflict (host_id, name) where deleted_at is null do nothing",
         volume.volume_id,
         volume.host_id,
@@ -80,6 +83,9 @@ pub async fn insert(
         volume.owner,
         now,
         by,
+        volume.drill_every_s,
+        volume.drill_mode,
+        volume.rto_s,
     )
     .execute(connection)
     .await?;
@@ -96,7 +102,8 @@ pub async fn update(
         "update volumes
          set name = $2, source = $3, is_database = $4, schedule = $5, jitter_s = $6, rpo_s = $7, retention = $8,
              closed_windows = $9, bandwidth = $10, pre_hook = $11, post_hook = $12, is_catalog_visible = $13,
-             is_paused = $14, owner = $15, updated_at = $16, version = version + 1
+             is_paused = $14, owner = $15, updated_at = $16, drill_every_s = $17, drill_mode = $18, rto_s = $19,
+             version = version + 1
          where volume_id = $1",
         volume.volume_id,
         volume.name,
@@ -114,6 +121,9 @@ pub async fn update(
         volume.is_paused,
         volume.owner,
         now,
+        volume.drill_every_s,
+        volume.drill_mode,
+        volume.rto_s,
     )
     .execute(connection)
     .await?;

@@ -68,12 +68,34 @@ pub struct VolumeRow {
     pub last_reason: Option<String>,
     /// The run that is under way.
     pub running: Option<Uuid>,
+    /// From one restore drill to the next; null: none.
+    pub drill_every_s: Option<i32>,
+    /// `full | database | validation`.
+    pub drill_mode: String,
+    /// How long a restore may take; null: nothing is promised.
+    pub rto_s: Option<i32>,
+    /// Whether it is proven that it can be restored. `failed`: the last drill did; `overdue`: the last good one is too long ago;
+    /// `slow`: it took longer than promised; `never`: there was none yet; `off`: none is made; else `ok`.
+    pub drill_status: String,
+    /// The last that ended `ok` or `failed`.
+    pub last_drill_id: Option<Uuid>,
+    #[serde(with = "rfc3339::option")]
+    pub last_drill_at: Option<OffsetDateTime>,
+    pub last_drill_reason: Option<String>,
+    /// Until it could be used again; an estimate where the drill was of a sample.
+    pub last_drill_ms: Option<i64>,
+    pub is_last_drill_sampled: Option<bool>,
+    #[serde(with = "rfc3339::option")]
+    pub next_drill_at: Option<OffsetDateTime>,
     /// Of what is set here; the `ETag` has it too.
     pub version: i64,
 }
 
 /// How volumes can stand.
 pub const STATUSES: [&str; 5] = ["late", "failing", "incomplete", "never", "ok"];
+
+/// How their drills can stand.
+pub const DRILL_STATUSES: [&str; 6] = ["failed", "overdue", "slow", "never", "off", "ok"];
 
 /// Which volumes.
 #[derive(Clone, Debug, Default)]
@@ -83,6 +105,7 @@ pub struct Which {
     pub q: Option<String>,
     pub kind: Option<String>,
     pub status: Option<String>,
+    pub drill_status: Option<String>,
     pub owner: Option<String>,
     pub is_paused: Option<bool>,
 }
@@ -93,7 +116,8 @@ pub type Key = (String, String, Uuid);
 const COLUMNS: &str = "v.volume_id, v.host_id, v.host, v.name, v.kind, v.source, v.is_database, v.schedule, v.jitter_s,
     v.rpo_s, v.retention, v.closed_windows, v.bandwidth, v.pre_hook, v.post_hook, v.is_catalog_visible, v.is_paused, v.owner,
     v.created_at, v.created_by, v.status, v.last_snapshot_at, v.last_ok_at, v.due_at, v.last_state, v.last_reason, v.running,
-    v.version";
+    v.drill_every_s, v.drill_mode, v.rto_s, v.drill_status, v.last_drill_id, v.last_drill_at, v.last_drill_reason,
+    v.last_drill_ms, v.is_last_drill_sampled, v.next_drill_at, v.version";
 
 /// All that are there, as of `now`.
 fn all(now: OffsetDateTime) -> QueryBuilder<Postgres> {
@@ -110,9 +134,17 @@ fn push_from(sql: &mut QueryBuilder<Postgres>, now: OffsetDateTime) {
     sql.push_bind(now).push(
         " then 'late' when last.state = 'failed' then 'failing' when last.state = 'incomplete' then 'incomplete'
                    when v.last_snapshot_at is null then 'never' else 'ok' end as status,
-                   d.due_at
+                   d.due_at, p.started_at as last_drill_at, p.reason as last_drill_reason, p.restore_ms as last_drill_ms,
+                   p.is_sampled as is_last_drill_sampled, p.due_at as next_drill_at,
+                   case when v.kind = 'external' or v.drill_every_s is null then 'off' when p.state = 'failed' then 'failed'
+                   when p.overdue_at <= ",
+    );
+    sql.push_bind(now).push(
+        " then 'overdue' when p.drill_id is null then 'never'
+                   when p.restore_ms > p.rto_s * 1000::bigint then 'slow' else 'ok' end as drill_status
                from volumes v
                join hosts h using (host_id)
+               join volume_drills p using (volume_id)
                cross join lateral (select coalesce(v.last_ok_at, v.created_at) + make_interval(secs => v.rpo_s) as due_at) d
                left join backup_runs r on r.volume_id = v.volume_id and r.state = 'running'
                left join lateral (select state, reason from backup_runs b
@@ -180,10 +212,22 @@ pub async fn count_by_status(
     sql.build_query_as().fetch_all(connection).await
 }
 
+/// How many stand how, with how their drills do.
+pub async fn count_by_drill(
+    connection: &mut PgConnection,
+    now: OffsetDateTime,
+) -> sqlx::Result<Vec<(String, String, i64)>> {
+    let mut sql = QueryBuilder::new("select v.status, v.drill_status, count(*) ");
+    push_from(&mut sql, now);
+    sql.push(" group by v.status, v.drill_status");
+    sql.build_query_as().fetch_all(connection).await
+}
+
 fn push(sql: &mut QueryBuilder<Postgres>, which: &Which) {
     for (column, value) in [
         ("kind", &which.kind),
         ("status", &which.status),
+        ("drill_status", &which.drill_status),
         ("owner", &which.owner),
     ] {
         if let Some(value) = value {

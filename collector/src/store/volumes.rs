@@ -55,6 +55,7 @@ impl VolumeRow {
             post_hook: self.post_hook.clone(),
             is_catalog_visible: self.is_catalog_visible,
             is_paused: self.is_paused,
+            is_drill_due: false,
         }
     }
 }

@@ -2,7 +2,9 @@
 //! the page's URL.
 
 pub mod act;
+pub mod drill;
 pub mod form;
+pub mod proof;
 pub mod volume;
 
 use std::fmt::Write as _;
@@ -145,9 +147,9 @@ impl BackupsPage {
 pub fn tone(status: &str) -> &'static str {
     match status {
         "ok" => "good",
-        "late" | "failing" | "failed" => "bad",
-        "incomplete" | "running" => "warn",
-        "cancelled" => "neutral",
+        "late" | "failing" | "failed" | "overdue" => "bad",
+        "incomplete" | "running" | "slow" => "warn",
+        "cancelled" | "skipped" | "off" => "neutral",
         _ => "unknown",
     }
 }

@@ -80,6 +80,18 @@ pub struct Manifest {
     pub errors: Vec<Unread>,
     #[serde(default)]
     pub errors_total: u64,
+    /// Of a database's dump whose program is to be checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted: Option<Counted>,
+}
+
+/// What a database had in the transaction that its dump is of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// Names of the roles that what is dumped may belong to.
+    pub roles: Vec<String>,
+    /// Schema, table, rows.
+    pub rows: Vec<(String, String, u64)>,
 }
 
 /// What could not be read, or not as it should be.

@@ -366,6 +366,7 @@ fn snapshot() -> (Head, Manifest) {
             what: "permission denied".to_owned(),
         }],
         errors_total: 1,
+        counted: None,
     };
     (head, manifest)
 }

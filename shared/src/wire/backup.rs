@@ -57,6 +57,9 @@ pub struct Volume {
     /// Nothing is run by schedule.
     #[serde(default)]
     pub is_paused: bool,
+    /// A restore of it is to be rehearsed now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_drill_due: bool,
 }
 
 /// What is protected. Exactly one is set; none: a kind of a newer collector, which is not run.
@@ -268,7 +271,7 @@ pub enum Outcome {
     Other,
 }
 
-/// Why a run is not `ok`. Stable words, that programs branch on.
+/// Why a run or a drill is not `ok`. Stable words, that programs branch on.
 pub mod reason {
     /// The program ended with another code than 0.
     pub const EXIT_CODE: &str = "exit_code";
@@ -307,6 +310,14 @@ pub mod reason {
     /// The tool that is wrapped says so.
     pub const EXTERNAL: &str = "external_failed";
     pub const UNSUPPORTED: &str = "unsupported";
+    /// Of drills: there is no whole snapshot.
+    pub const NO_SNAPSHOT: &str = "no_snapshot";
+    /// The host has not the key that the snapshot is sealed with.
+    pub const NO_KEY: &str = "no_key";
+    /// Something is lost, damaged, or came back otherwise.
+    pub const NOT_RESTORABLE: &str = "not_restorable";
+    /// It came back, and its recipe says that it is not good.
+    pub const CHECK_FAILED: &str = "check_failed";
     pub const INTERNAL: &str = "internal_error";
 }
 

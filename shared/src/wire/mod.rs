@@ -6,6 +6,7 @@
 pub mod answer;
 pub mod backup;
 pub mod batch;
+pub mod drill;
 pub mod enroll;
 pub mod event;
 pub mod frame;
@@ -34,6 +35,9 @@ pub mod path {
     pub const BACKUP_MISSING: &str = "/agent/v1/backup/missing";
     pub const BACKUP_SNAPSHOTS: &str = "/agent/v1/backup/snapshots";
     pub const BACKUP_PLACES: &str = "/agent/v1/backup/places";
+    pub const BACKUP_DRILLS: &str = "/agent/v1/backup/drills";
+    pub const BACKUP_DRILL_BEAT: &str = "/agent/v1/backup/drill-beat";
+    pub const BACKUP_DRILL_END: &str = "/agent/v1/backup/drill-end";
     /// With a hash, or a volume and a hash.
     pub const PACKS: &str = "/agent/v1/packs/";
     /// With a snapshot, or a volume and a snapshot.

@@ -1,12 +1,15 @@
 //! Backups as release 0.1.0 spoke of them: every document with every field in use, and the least of some.
 
 use infratrack_shared::backup::{Algorithm, ChunkId, KeyId, PackHash, Refs, Salt};
-use infratrack_shared::ids::{BackupRunId, HostId, SnapshotId, VolumeId};
+use infratrack_shared::ids::{BackupRunId, DrillId, HostId, SnapshotId, VolumeId};
 use infratrack_shared::time::UnixMillis;
 use infratrack_shared::wire::backup::{
     Beat, Beaten, BeginRun, Begun, EndRun, Ended, Files, Missing, MissingAsked, Order, Outcome,
     PackStored, Place, Places, PlacesAsked, Program, Progress, Snapshot, SnapshotStored, Snapshots,
     SnapshotsAsked, Source, Trigger, Volume, Volumes, VolumesAsked, WrappedKey, reason,
+};
+use infratrack_shared::wire::drill::{
+    BeginDrill, BegunDrill, CheckOutcome, DrillBeat, DrillCheck, DrillMode, DrillReport, EndDrill,
 };
 use serde_bytes::ByteBuf;
 use uuid::Uuid;
@@ -16,6 +19,7 @@ use crate::check;
 /// 2026-01-01T00:00:00Z.
 const NOW: UnixMillis = UnixMillis(1_767_225_600_000);
 const RUN: BackupRunId = BackupRunId(id(0x20));
+const DRILL: DrillId = DrillId(id(0x23));
 const VOLUME: VolumeId = VolumeId(id(0x21));
 const SNAPSHOT: SnapshotId = SnapshotId(id(0x22));
 
@@ -24,13 +28,19 @@ const fn id(n: u8) -> Uuid {
 }
 
 /// The names of what is recorded.
-pub(crate) const NAMES: [&str; 20] = [
+pub(crate) const NAMES: [&str; 26] = [
     "backup-beat",
     "backup-beaten",
     "backup-begin-external",
     "backup-begin-run",
     "backup-begun",
     "backup-end-least",
+    "backup-drill-beat",
+    "backup-drill-begin",
+    "backup-drill-begin-least",
+    "backup-drill-begun",
+    "backup-drill-end",
+    "backup-drill-end-least",
     "backup-ended",
     "backup-missing",
     "backup-missing-asked",
@@ -68,6 +78,7 @@ fn volume() -> Volume {
         post_hook: Some("thaw".to_owned()),
         is_catalog_visible: true,
         is_paused: true,
+        is_drill_due: false,
     }
 }
 
@@ -86,6 +97,7 @@ fn least(source: Source) -> Volume {
         post_hook: None,
         is_catalog_visible: false,
         is_paused: false,
+        is_drill_due: false,
     }
 }
 
@@ -278,4 +290,81 @@ fn a_word_of_a_newer_release_is_its_catch_all() {
     assert_eq!(crate::decode::<Trigger>(&bytes), Trigger::Other);
     assert_eq!(crate::decode::<Order>(&bytes), Order::Other);
     assert_eq!(crate::decode::<Outcome>(&bytes), Outcome::Other);
+}
+
+#[test]
+fn recorded_documents_about_drills_decode_to_what_was_sent() {
+    let begin = BeginDrill {
+        protocol: 1,
+        drill: DRILL,
+        volume: VOLUME,
+        trigger: Trigger::Host,
+        started_at: NOW,
+        agent: "0.1.0".to_owned(),
+        mode: Some(DrillMode::Database),
+    };
+    check("backup-drill-begin", &begin);
+    let least = BeginDrill {
+        mode: None,
+        trigger: Trigger::Schedule,
+        ..begin
+    };
+    check("backup-drill-begin-least", &least);
+    let begun = BegunDrill {
+        volume: Volume {
+            is_drill_due: true,
+            ..volume()
+        },
+        mode: DrillMode::Full,
+        lease_ms: 120_000,
+        server_time: NOW,
+    };
+    check("backup-drill-begun", &begun);
+    let beat = DrillBeat {
+        drill: DRILL,
+        progress: progress(),
+    };
+    check("backup-drill-beat", &beat);
+    let checks = [
+        ("pg_restore_list", CheckOutcome::Ok),
+        ("row_counts", CheckOutcome::Failed),
+        ("throwaway_cluster", CheckOutcome::Skipped),
+    ];
+    let checks = checks.map(|(name, outcome)| DrillCheck {
+        name: name.to_owned(),
+        outcome,
+        detail: "detail".to_owned(),
+    });
+    let end = EndDrill {
+        drill: DRILL,
+        volume: VOLUME,
+        started_at: NOW,
+        ended_at: UnixMillis(NOW.0 + 1000),
+        outcome: Outcome::Failed,
+        reason: Some(reason::CHECK_FAILED.to_owned()),
+        detail: Some("detail".to_owned()),
+        report: DrillReport {
+            snapshot: Some(SNAPSHOT),
+            is_sampled: true,
+            files: 1,
+            bytes: 2,
+            files_total: 3,
+            bytes_total: 4,
+            read_bytes: 5,
+            mismatches: 6,
+            differing: vec!["srv/a: it differs".to_owned()],
+            restore_ms: 7,
+            checks: checks.to_vec(),
+            tools: vec![("pg_restore".to_owned(), "17.1".to_owned())],
+        },
+    };
+    check("backup-drill-end", &end);
+    let least = EndDrill {
+        outcome: Outcome::Ok,
+        reason: None,
+        detail: None,
+        report: DrillReport::default(),
+        ..end
+    };
+    check("backup-drill-end-least", &least);
 }

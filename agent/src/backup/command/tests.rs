@@ -75,6 +75,8 @@ fn program(script: &str) -> Program {
         user: None,
         env: BTreeMap::new(),
         directory: None,
+        check: None,
+        check_argv: Vec::new(),
     }
 }
 
@@ -101,7 +103,7 @@ async fn what_a_program_writes_is_a_tree_of_one_file() {
     let mut program = program(script);
     program.directory = Some(dir.path().to_owned());
     let (memory, written) = run(&program, None).await;
-    let Written { root, bytes } = written.unwrap();
+    let Written { root, bytes, .. } = written.unwrap();
     let mut reader = TreeReader::default();
     reader.feed(&memory.content(&root));
     let node = reader.next_node().unwrap().unwrap();

@@ -12,6 +12,7 @@ use infratrack_shared::wire::problem::Problem;
 use serde_bytes::ByteBuf;
 
 use super::*;
+use crate::backup::remote::Beats;
 use crate::uplink::UplinkError;
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -120,7 +121,9 @@ impl Lane for Store {
         inside.packs.lock().unwrap().insert(hash, received);
         Ok(())
     }
+}
 
+impl Beats for Store {
     async fn beat(&mut self, _: Progress) -> Result<Order, UplinkError> {
         Ok(Order::GoOn)
     }

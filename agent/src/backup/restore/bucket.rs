@@ -1,33 +1,42 @@
-//! A copy of the bucket in a directory, laid out as docs/formats/backup.md says: nothing else is needed to restore. Where chunks
-//! are is learned from the packs' own tables.
+//! A bucket or a copy of it, laid out as docs/formats/backup.md says: nothing else is needed to restore. Where chunks are is learned
+//! from the packs' own tables.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::{self, Read};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use anyhow::{Context, ensure};
 use infratrack_shared::backup::{
-    Algorithm, ChunkId, Head, KeyId, MAX_SNAPSHOT_BYTES, PackHash, Salt, Table, VolumeKey,
+    Algorithm, ChunkId, Head, KeyId, MAX_PACK_BYTES, MAX_SNAPSHOT_BYTES, PackHash, Salt, Table,
 };
 use infratrack_shared::ids::{SnapshotId, VolumeId};
 use infratrack_shared::wire::backup::Place;
 
-use super::identity::Identities;
+use super::objects::{Folder, Objects};
 use super::source::{Source, SourceError};
 
+/// Of a pack, its table is at the end: most are no longer.
+const TAIL_BYTES: u64 = 16 * 1024;
+/// More than a wrapped key has.
+const MAX_KEY_BYTES: usize = 64 * 1024;
+/// Objects that are read at once.
+const READS: usize = 8;
+/// Of one read.
+const READ_BYTES: u64 = 8 * 1024 * 1024;
+
 /// One volume's objects.
-#[derive(Debug)]
 pub struct Bucket {
-    dir: PathBuf,
+    objects: Box<dyn Objects>,
     volume: VolumeId,
-    packs: Vec<PackHash>,
+    /// With their sizes.
+    packs: Vec<(PackHash, u64)>,
     origins: Vec<(Salt, Algorithm)>,
     chunks: HashMap<ChunkId, Where>,
     /// Packs that can't be read, and why.
-    damaged: Vec<(PathBuf, String)>,
+    damaged: Vec<(String, String)>,
+    read_bytes: AtomicU64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -41,65 +50,75 @@ struct Where {
 
 impl Bucket {
     /// The volumes of a bucket.
-    pub fn volumes(root: &Path) -> anyhow::Result<Vec<VolumeId>> {
-        let dir = root.join("backups");
-        let names = names(&dir).with_context(|| format!("cannot list {}", dir.display()))?;
-        let mut volumes: Vec<VolumeId> =
-            names.iter().filter_map(|name| name.parse().ok()).collect();
+    pub fn volumes(objects: &dyn Objects) -> anyhow::Result<Vec<VolumeId>> {
+        let names = objects.folders("backups/")?;
+        let volumes = names.iter().filter_map(|name| name.parse().ok());
+        let mut volumes: Vec<VolumeId> = volumes.collect();
         volumes.sort();
         Ok(volumes)
     }
 
-    /// Reads the tables of a volume's packs. A pack whose table is none is as not there; [`Self::damaged`] names it.
+    /// Reads the tables of a volume's packs in a directory.
     pub fn open(root: &Path, volume: VolumeId) -> anyhow::Result<Self> {
-        let dir = root.join("backups").join(volume.to_string());
-        let packs = dir.join("packs");
+        Self::of(Box::new(Folder::new(root)), volume)
+    }
+
+    /// Reads the tables of a volume's packs. A pack whose table is none is as not there; [`Self::damaged`] names it.
+    pub fn of(objects: Box<dyn Objects>, volume: VolumeId) -> anyhow::Result<Self> {
+        let listed = objects.list(&format!("backups/{volume}/packs/"))?;
+        let packs = listed.iter().filter_map(|(key, size)| {
+            let (_, name) = key.rsplit_once('/')?;
+            Some((name.parse().ok()?, *size))
+        });
+        let packs: Vec<(PackHash, u64)> = packs.collect();
         let mut bucket = Self {
-            dir,
+            objects,
             volume,
             packs: Vec::new(),
             origins: Vec::new(),
             chunks: HashMap::new(),
             damaged: Vec::new(),
+            read_bytes: AtomicU64::new(0),
         };
-        let first = names(&packs).with_context(|| format!("cannot list {}", packs.display()))?;
-        for first in first {
-            let below = packs.join(first);
-            let mut names =
-                names(&below).with_context(|| format!("cannot list {}", below.display()))?;
-            names.sort();
-            for name in names {
-                let Ok(hash) = name.parse::<PackHash>() else {
-                    continue;
-                };
-                if let Err(error) = bucket.add(hash) {
-                    let path = bucket.pack_path(&hash);
-                    bucket.damaged.push((path, format!("{error:#}")));
-                }
+        let tables = each(&packs, |(hash, size)| bucket.table(hash, *size));
+        for ((hash, size), table) in packs.into_iter().zip(tables) {
+            if let Err(error) = table.and_then(|table| bucket.add((hash, size), table)) {
+                let name = bucket.objects.name(&bucket.pack_key(&hash));
+                bucket.damaged.push((name, format!("{error:#}")));
             }
         }
         Ok(bucket)
     }
 
-    fn add(&mut self, hash: PackHash) -> anyhow::Result<()> {
-        let file = File::open(self.pack_path(&hash))?;
-        let size = file.metadata()?.len();
-        let mut head = vec![0; Table::HEAD_BYTES];
-        file.read_exact_at(&mut head, 0)?;
-        let mut last = [0; 8];
-        file.read_exact_at(&mut last, size.saturating_sub(8))?;
-        let mut tail = vec![0; Table::tail_bytes(&last)?];
-        let start = size.checked_sub(tail.len() as u64);
+    fn table(&self, hash: &PackHash, size: u64) -> anyhow::Result<Table> {
+        ensure!(size <= MAX_PACK_BYTES as u64, "it is longer than a pack");
+        let key = self.pack_key(hash);
+        let from = size.saturating_sub(TAIL_BYTES);
+        let mut tail = self.objects.range(&key, from..size)?;
+        let last = tail.last_chunk().context("it is shorter than a pack")?;
+        let length = Table::tail_bytes(last)?;
+        let start = size.checked_sub(length as u64);
         let start = start.context("its table is longer than it is")?;
-        file.read_exact_at(&mut tail, start)?;
+        if start < from {
+            let mut whole = self.objects.range(&key, start..from)?;
+            whole.append(&mut tail);
+            tail = whole;
+        } else {
+            tail.drain(..tail.len() - length);
+        }
+        let head = self.objects.range(&key, 0..Table::HEAD_BYTES as u64)?;
         let table = Table::of_ends(&head, &tail, size)?;
         ensure!(
             table.volume_id == self.volume,
             "it is of volume {}",
             table.volume_id
         );
-        let pack = u32::try_from(self.packs.len())?;
-        self.packs.push(hash);
+        Ok(table)
+    }
+
+    fn add(&mut self, pack: (PackHash, u64), table: Table) -> anyhow::Result<()> {
+        let number_of_pack = u32::try_from(self.packs.len())?;
+        self.packs.push(pack);
         let mut origins: HashMap<(Salt, Algorithm), u32> = HashMap::new();
         for entry in table.entries {
             let origin = (entry.sealed.salt, entry.sealed.algorithm);
@@ -109,7 +128,7 @@ impl Bucket {
                 self.origins.push(origin);
             }
             let place = Where {
-                pack,
+                pack: number_of_pack,
                 origin: number,
                 offset: entry.range.start,
                 length: entry.range.end - entry.range.start,
@@ -121,7 +140,7 @@ impl Bucket {
     }
 
     /// Packs that can't be read, and why.
-    pub fn damaged(&self) -> &[(PathBuf, String)] {
+    pub fn damaged(&self) -> &[(String, String)] {
         &self.damaged
     }
 
@@ -130,80 +149,75 @@ impl Bucket {
     }
 
     /// Compares every pack with its name: whether a byte of it has changed. Answers those that differ.
-    pub fn check_packs(&self) -> Vec<(PathBuf, String)> {
-        let mut wrong = self.damaged.clone();
-        for hash in &self.packs {
-            let path = self.pack_path(hash);
-            let mut hasher = blake3::Hasher::new();
-            let hashed = File::open(&path).and_then(|file| hasher.update_reader(file).map(|_| ()));
-            match hashed {
-                Ok(()) if hasher.finalize().as_bytes() == hash.as_bytes() => {}
-                Ok(()) => wrong.push((path, "its bytes are not those of its name".to_owned())),
-                Err(error) => wrong.push((path, error.to_string())),
-            }
+    pub fn check_packs(&self) -> Vec<(String, String)> {
+        let checked = each(&self.packs, |(hash, size)| self.check(hash, *size).err());
+        let wrong = self.packs.iter().zip(checked).filter_map(|(pack, error)| {
+            let name = self.objects.name(&self.pack_key(&pack.0));
+            Some((name, format!("{:#}", error?)))
+        });
+        self.damaged.iter().cloned().chain(wrong).collect()
+    }
+
+    fn check(&self, hash: &PackHash, size: u64) -> anyhow::Result<()> {
+        let (key, mut hasher, mut at) = (self.pack_key(hash), blake3::Hasher::new(), 0);
+        while at < size {
+            let end = size.min(at + READ_BYTES);
+            hasher.update(&self.objects.range(&key, at..end)?);
+            at = end;
         }
-        wrong
+        ensure!(
+            hasher.finalize().as_bytes() == hash.as_bytes(),
+            "its bytes are not those of its name"
+        );
+        Ok(())
     }
 
     /// The newest snapshot whose head can be read.
     pub fn latest(&self) -> anyhow::Result<SnapshotId> {
-        let dir = self.dir.join("snapshots");
-        let names = names(&dir).with_context(|| format!("cannot list {}", dir.display()))?;
-        let heads = names.iter().filter_map(|name| {
-            let id = name.parse().ok()?;
-            let head = Head::of_snapshot(&self.snapshot(id).ok()?).ok()?;
-            Some((head.started_at_ms, id))
+        let prefix = format!("backups/{}/snapshots/", self.volume);
+        let listed = self.objects.list(&prefix)?;
+        let ids = listed.iter().filter_map(|(key, _)| {
+            let name = key.strip_prefix(&prefix)?;
+            name.parse().ok()
         });
-        let (_, id) = heads.max().context("the volume has no snapshot")?;
+        let ids: Vec<SnapshotId> = ids.collect();
+        let heads = each(&ids, |id| {
+            let head = Head::of_snapshot(&self.snapshot(*id).ok()?).ok()?;
+            Some((head.started_at_ms, *id))
+        });
+        let newest = heads.into_iter().flatten().max();
+        let (_, id) = newest.context("the volume has no snapshot")?;
         Ok(id)
     }
 
-    pub fn has(&self, snapshot: SnapshotId) -> bool {
-        self.snapshot_path(snapshot).exists()
+    /// The wrapped key of this id.
+    pub fn wrapped_key(&self, id: KeyId) -> anyhow::Result<Vec<u8>> {
+        let key = format!("backups/{}/keys/{id}.age", self.volume);
+        Ok(self.objects.get(&key, MAX_KEY_BYTES)?)
     }
 
-    /// The key of this id, which one of the identities opens.
-    pub fn key(&self, id: KeyId, identities: &Identities) -> anyhow::Result<VolumeKey> {
-        let path = self.dir.join("keys").join(format!("{id}.age"));
-        let wrapped = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        identities
-            .open(&wrapped, self.volume, id)
-            .with_context(|| format!("cannot open {}", path.display()))
-    }
-
-    fn pack_path(&self, hash: &PackHash) -> PathBuf {
+    fn pack_key(&self, hash: &PackHash) -> String {
         let name = hash.to_string();
-        self.dir.join("packs").join(&name[..2]).join(name)
-    }
-
-    fn snapshot_path(&self, id: SnapshotId) -> PathBuf {
-        self.dir.join("snapshots").join(id.to_string())
+        let (volume, first) = (self.volume, &name[..2]);
+        format!("backups/{volume}/packs/{first}/{name}")
     }
 }
 
 impl Source for Bucket {
     fn snapshot(&self, id: SnapshotId) -> Result<Vec<u8>, SourceError> {
-        let path = self.snapshot_path(id);
-        let read = || {
-            let mut bytes = Vec::new();
-            let file = File::open(&path)?;
-            file.take(MAX_SNAPSHOT_BYTES as u64 + 1)
-                .read_to_end(&mut bytes)?;
-            Ok(bytes)
-        };
-        read().map_err(|source| SourceError {
-            what: path.display().to_string(),
-            source,
-        })
+        let key = format!("backups/{}/snapshots/{id}", self.volume);
+        // One that is longer is none.
+        self.objects.get(&key, MAX_SNAPSHOT_BYTES + 1)
     }
 
     fn places(&self, ids: &[ChunkId]) -> Result<Vec<Place>, SourceError> {
         let known = ids.iter().filter_map(|id| {
             let found = self.chunks.get(id)?;
             let (salt, algorithm) = *self.origins.get(found.origin as usize)?;
+            let (pack, _) = *self.packs.get(found.pack as usize)?;
             Some(Place {
                 id: *id,
-                pack: *self.packs.get(found.pack as usize)?,
+                pack,
                 offset: found.offset,
                 length: found.length,
                 salt,
@@ -215,22 +229,44 @@ impl Source for Bucket {
     }
 
     fn read(&self, pack: &PackHash, range: Range<u32>) -> Result<Vec<u8>, SourceError> {
-        let path = self.pack_path(pack);
-        let read = || {
-            let mut bytes = vec![0; range.len()];
-            File::open(&path)?.read_exact_at(&mut bytes, u64::from(range.start))?;
-            Ok(bytes)
-        };
-        read().map_err(|source| SourceError {
-            what: path.display().to_string(),
-            source,
-        })
+        let range = u64::from(range.start)..u64::from(range.end);
+        let read = self.objects.range(&self.pack_key(pack), range)?;
+        let bytes = read.len() as u64;
+        self.read_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(read)
+    }
+
+    fn read_bytes(&self) -> u64 {
+        self.read_bytes.load(Ordering::Relaxed)
     }
 }
 
-fn names(dir: &Path) -> io::Result<Vec<String>> {
-    let entries = fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name()));
-    let names = entries.collect::<io::Result<Vec<_>>>()?;
-    let names = names.into_iter().filter_map(|name| name.into_string().ok());
-    Ok(names.collect())
+/// What `work` makes of each, a few at once, in their order.
+fn each<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(Vec::with_capacity(items.len()));
+    let run = || {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(at) else { return };
+            let result = work(item);
+            let mut results = results.lock().expect("nobody panics with it");
+            results.push((at, result));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..items.len().min(READS) {
+            scope.spawn(run);
+        }
+        run();
+    });
+    let mut results = results.into_inner().expect("nobody panics with it");
+    results.sort_unstable_by_key(|(at, _)| *at);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+impl std::fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Bucket({})", self.volume)
+    }
 }

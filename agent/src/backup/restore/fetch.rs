@@ -2,6 +2,7 @@
 //! once. Every chunk is opened, which proves that it is the one of its id.
 
 use std::collections::{HashMap, HashSet};
+use std::io::ErrorKind::NotFound;
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +15,7 @@ use infratrack_shared::limits::BACKUP_PLACES;
 use infratrack_shared::wire::backup::Place;
 use thiserror::Error;
 
-use super::source::Source;
+use super::source::{Source, SourceError};
 
 /// What is read for nothing rather than asked for apart.
 const MAX_GAP_BYTES: u32 = 1024 * 1024;
@@ -34,10 +35,34 @@ pub enum ChunkError {
     Missing(ChunkId),
     #[error("its chunk {id} does not open: {why}")]
     Open { id: ChunkId, why: String },
-    #[error("its chunk {id} cannot be read: {why}")]
-    Read { id: ChunkId, why: String },
+    #[error("one of its chunks is not to be had: {0}")]
+    Read(String),
+    #[error("where its chunks are is not known: {0}")]
+    Unplaced(String),
     #[error("{0}")]
     List(&'static str),
+    /// Nor is anything else.
+    #[error("nothing more can be read: {0}")]
+    Gone(String),
+}
+
+impl ChunkError {
+    fn unread(error: SourceError) -> Self {
+        Self::of(error, Self::Read)
+    }
+
+    fn unplaced(error: SourceError) -> Self {
+        Self::of(error, Self::Unplaced)
+    }
+
+    fn of(error: SourceError, other: impl FnOnce(String) -> Self) -> Self {
+        match error {
+            SourceError::Gone(why) => Self::Gone(why),
+            error @ SourceError::Unreadable { .. } => {
+                other(format!("{:#}", anyhow::Error::from(error)))
+            }
+        }
+    }
 }
 
 /// Chunks of one volume.
@@ -61,31 +86,53 @@ impl Fetcher<'_> {
     /// Each of these chunks, which all have room in memory.
     pub(super) fn fetch(&self, ids: &[ChunkId]) -> Fetched {
         let wanted: HashSet<ChunkId> = ids.iter().copied().collect();
+        let (mut fetched, unread) = self.pass(&wanted, &HashSet::new());
+        if !unread.is_empty() {
+            // They may be elsewhere by now.
+            let is_unread = |found: &Result<_, _>| matches!(found, Err(ChunkError::Read(_)));
+            let again = fetched.iter().filter(|(_, found)| is_unread(found));
+            let again: HashSet<ChunkId> = again.map(|(id, _)| *id).collect();
+            fetched.extend(self.pass(&again, &unread).0);
+        }
+        for id in wanted {
+            fetched.entry(id).or_insert(Err(ChunkError::Missing(id)));
+        }
+        fetched
+    }
+
+    /// What of these is to be had in other packs than `unread`, and in which packs there are some that could not be read.
+    fn pass(
+        &self,
+        wanted: &HashSet<ChunkId>,
+        unread: &HashSet<PackHash>,
+    ) -> (Fetched, HashSet<PackHash>) {
         let all: Vec<ChunkId> = wanted.iter().copied().collect();
-        let mut places = Vec::new();
-        let mut fetched = Fetched::new();
+        let (mut places, mut fetched) = (Vec::new(), Fetched::new());
         for ids in all.chunks(BACKUP_PLACES) {
             match self.source.places(ids) {
                 Ok(found) => places.extend(found.into_iter().filter(|p| wanted.contains(&p.id))),
                 Err(error) => {
-                    let why = format!("{:#}", anyhow::Error::from(error));
-                    for id in ids.iter().copied() {
-                        let why = why.clone();
-                        fetched.insert(id, Err(ChunkError::Read { id, why }));
-                    }
+                    let error = ChunkError::unplaced(error);
+                    fetched.extend(ids.iter().map(|id| (*id, Err(error.clone()))));
                 }
             }
         }
         // What no chunk can have is not read.
-        places.retain(|place| place.length as usize <= MAX_CHUNK_BYTES + 64);
+        let is_readable = |place: &Place| place.length as usize <= MAX_CHUNK_BYTES + 64;
+        places.retain(|place| is_readable(place) && !unread.contains(&place.pack));
         let jobs = jobs(places);
-        let (next, results) = (AtomicUsize::new(0), Mutex::new(fetched));
-        let total = AtomicUsize::new(0);
+        let (next, total) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let results = Mutex::new((fetched, HashSet::new()));
         let work = || {
             while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let opened = self.run(job, &total);
+                let whole = self.source.read(&job.pack, job.range.clone());
+                let is_unread = whole.is_err();
+                let opened = self.run(job, whole, &total);
                 let mut results = results.lock().expect("nobody panics with it");
-                results.extend(opened);
+                results.0.extend(opened);
+                if is_unread {
+                    results.1.insert(job.pack);
+                }
             }
         };
         std::thread::scope(|scope| {
@@ -94,15 +141,25 @@ impl Fetcher<'_> {
             }
             work();
         });
-        let mut fetched = results.into_inner().expect("nobody panics with it");
-        for id in all {
-            fetched.entry(id).or_insert(Err(ChunkError::Missing(id)));
-        }
-        fetched
+        results.into_inner().expect("nobody panics with it")
     }
 
-    fn run(&self, job: &Job, total: &AtomicUsize) -> Vec<(ChunkId, Result<Vec<u8>, ChunkError>)> {
-        let whole = self.source.read(&job.pack, job.range.clone()).ok();
+    fn run(
+        &self,
+        job: &Job,
+        whole: Result<Vec<u8>, SourceError>,
+        total: &AtomicUsize,
+    ) -> Vec<(ChunkId, Result<Vec<u8>, ChunkError>)> {
+        let whole = match whole {
+            Ok(whole) => Some(whole),
+            // One by one, so that a hole in a pack is not one in its neighbours.
+            Err(SourceError::Unreadable { source, .. }) if source.kind() != NotFound => None,
+            Err(error) => {
+                let error = ChunkError::unread(error);
+                let of = |place: &Place| (place.id, Err(error.clone()));
+                return job.places.iter().map(of).collect();
+            }
+        };
         let one = |place: &Place| {
             let id = place.id;
             let (start, end) = (place.offset, place.offset.saturating_add(place.length));
@@ -113,12 +170,8 @@ impl Fetcher<'_> {
             let opened = if let Some(sealed) = within {
                 self.open(place, sealed)
             } else {
-                // One by one, so that a hole in a pack is not one in its neighbours.
                 let read = self.source.read(&job.pack, start..end);
-                let read = read.map_err(|error| {
-                    let why = format!("{:#}", anyhow::Error::from(error));
-                    ChunkError::Read { id, why }
-                });
+                let read = read.map_err(ChunkError::unread);
                 read.and_then(|sealed| self.open(place, &sealed))
             };
             let bytes = opened.as_ref().map_or(0, Vec::len);

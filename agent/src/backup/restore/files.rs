@@ -56,6 +56,7 @@ impl Walk<'_, '_> {
     /// them, whether it is there already.
     fn fetch_small(&mut self, batch: &[Node]) -> (Vec<bool>, Fetched) {
         let (mut ids, mut bytes, mut left) = (Vec::new(), 0, Vec::new());
+        let is_compared = matches!(self.sink, Sink::Compare(_));
         for node in batch {
             let chunks = small(node).unwrap_or_default();
             let size = node.content.as_ref().map_or(0, |content| content.size);
@@ -65,7 +66,7 @@ impl Walk<'_, '_> {
             }
             let is_left = small(node).is_some() && self.is_left(node, &chunks);
             left.push(is_left);
-            if !is_left {
+            if !is_left && !is_compared {
                 ids.extend(chunks);
             }
         }
@@ -107,6 +108,10 @@ impl Walk<'_, '_> {
         let name = OsStr::from_bytes(&node.name);
         let is_root = self.is_root;
         let (from, meter) = (self.from, self.meter);
+        if let Sink::Compare(_) = self.sink {
+            let is_same = is_left || self.is_large_left(node)?;
+            return self.compare_file(node, is_same);
+        }
         if let Some(number) = node.hard_link
             && self.link(number, name, &content)?
         {
@@ -141,6 +146,9 @@ impl Walk<'_, '_> {
             }
         }
         meter.files.fetch_add(1, Ordering::Relaxed);
+        if is_left {
+            meter.bytes.fetch_add(content.size, Ordering::Relaxed);
+        }
         self.done.bytes += content.size;
         self.done.left += u64::from(is_left);
         let problem = match (&mut writing, self.dir()?) {

@@ -2,9 +2,13 @@
 //! believed that does not open with the volume's key; a file that is not whole is not there, and is named.
 
 mod bucket;
+mod collector;
+mod compare;
 mod fetch;
 mod files;
-mod identity;
+mod objects;
+mod opened;
+mod sample;
 mod source;
 mod target;
 #[cfg(test)]
@@ -14,7 +18,7 @@ mod walk;
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use infratrack_shared::backup::{Content, Kind, MAX_ERRORS, Node, TreeError, Unread};
@@ -22,8 +26,12 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 pub use self::bucket::Bucket;
+pub use self::collector::Remote;
+pub use self::compare::compare;
 pub use self::fetch::{ChunkError, Fetcher};
-pub use self::identity::Identities;
+pub use self::objects::{Folder, Objects};
+pub use self::opened::{KeySources, Opened};
+pub use self::sample::{Sample, Sizes};
 pub use self::source::{Source, SourceError};
 use super::chunks::Meter;
 
@@ -65,6 +73,12 @@ pub struct Options {
     pub paths: Vec<String>,
     /// Devices are made, where this is root.
     pub has_devices: bool,
+    /// Nothing else is written, and directories above them stay as they are. `None`: anything.
+    pub allowed: Option<Vec<PathBuf>>,
+    /// Files that are not in it are passed over.
+    pub sample: Option<Sample>,
+    /// Owners, and attributes that are root's, are left out: what is restored is nobody's to use.
+    pub is_scratch: bool,
 }
 
 /// What came of it.

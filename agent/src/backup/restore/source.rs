@@ -1,5 +1,6 @@
 //! Where a restore reads from: a copy of the bucket, or the collector.
 
+use std::io;
 use std::ops::Range;
 
 use infratrack_shared::backup::{ChunkId, PackHash};
@@ -9,11 +10,17 @@ use thiserror::Error;
 
 /// Cannot be read from there.
 #[derive(Debug, Error)]
-#[error("cannot read {what}")]
-pub struct SourceError {
-    pub what: String,
-    #[source]
-    pub source: std::io::Error,
+pub enum SourceError {
+    /// This alone.
+    #[error("cannot read {what}")]
+    Unreadable {
+        what: String,
+        #[source]
+        source: io::Error,
+    },
+    /// Nothing more comes from there.
+    #[error("nothing more can be read: {0}")]
+    Gone(String),
 }
 
 /// Has the objects of one volume. What it answers is believed in nothing: every chunk is opened with the volume's key.
@@ -27,4 +34,7 @@ pub trait Source: Sync {
 
     /// These bytes of a pack, all of them.
     fn read(&self, pack: &PackHash, range: Range<u32>) -> Result<Vec<u8>, SourceError>;
+
+    /// Of packs, so far.
+    fn read_bytes(&self) -> u64;
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use infratrack_shared::backup::{
@@ -121,6 +122,35 @@ fn a_symlink_in_the_target_is_not_followed() {
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
 }
 
+#[test]
+fn outside_of_the_allowed_paths_nothing_is_written_and_above_them_all_stays_as_it_is() {
+    let (mut bench, _) = bench();
+    let folder = bench.tree().join("folder");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("inner"), b"inner").unwrap();
+    let root = bench.run().root;
+    let mode = fs::Permissions::from_mode(0o700);
+    fs::create_dir_all(bench.out()).unwrap();
+    fs::set_permissions(bench.out(), mode.clone()).unwrap();
+    fs::set_permissions(bench.tree(), fs::Permissions::from_mode(0o755)).unwrap();
+    let options = Options {
+        allowed: Some(vec![folder.clone(), "/nowhere".into()]),
+        ..Options::default()
+    };
+    let restored = bench.restore_with(&root, &options);
+    // The three files beside it.
+    assert_eq!(
+        (restored.files, restored.errors_total),
+        (1, 3),
+        "{restored:?}"
+    );
+    let there = fs::read(bench.out().join("folder/inner")).unwrap();
+    assert_eq!(there, b"inner");
+    assert_eq!(fs::read_dir(bench.out()).unwrap().count(), 1);
+    let above = fs::metadata(bench.out()).unwrap().permissions().mode();
+    assert_eq!(above & 0o777, mode.mode());
+}
+
 fn node(name: &[u8], kind: Kind, content: Option<Content>) -> Node {
     Node {
         name: ByteBuf::from(name),
@@ -222,9 +252,10 @@ fn a_snapshot_is_found_opened_listed_and_dumped() {
         agent: String::new(),
         errors: Vec::new(),
         errors_total: 0,
+        counted: None,
     };
     let sealed = head.seal(&manifest, &bench.store.key).unwrap();
-    let volumes = Bucket::volumes(&bench.store.bucket).unwrap();
+    let volumes = Bucket::volumes(&Folder::new(&bench.store.bucket)).unwrap();
     assert_eq!(volumes, [bench.store.volume]);
     let dir = bench
         .store

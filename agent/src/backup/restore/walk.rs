@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ignore::gitignore::Gitignore;
 use infratrack_shared::backup::{ChunkId, Content, Kind, Node, TreeReader};
@@ -13,7 +13,7 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 
 use super::target::{self, Dir};
-use super::{ChunkError, Fetcher, Options, RestoreError, Restored, patterns};
+use super::{ChunkError, Fetcher, Options, RestoreError, Restored, compare, patterns};
 use crate::backup::chunks::Meter;
 
 /// Directories in one another: a few more than a backup walks into.
@@ -26,8 +26,20 @@ pub(super) const BATCH_BYTES: u64 = 64 * 1024 * 1024;
 
 pub(super) enum Sink<'a> {
     Disk(Dir),
+    /// What is there is compared.
+    Compare(Dir),
     Nothing,
     List(&'a mut dyn FnMut(&[u8], &Node)),
+}
+
+impl Sink<'_> {
+    /// The directory that the walk goes through beside the tree.
+    fn root(&self) -> Option<&Dir> {
+        match self {
+            Self::Disk(root) | Self::Compare(root) => Some(root),
+            Self::Nothing | Self::List(_) => None,
+        }
+    }
 }
 
 pub(super) struct Level {
@@ -38,6 +50,8 @@ pub(super) struct Level {
     pub(super) dir: Option<Dir>,
     pub(super) path_length: usize,
     pub(super) is_wanted: bool,
+    /// It stays as it is: only what is in it may be written.
+    pub(super) is_above: bool,
     pub(super) batch: Vec<Node>,
     pub(super) batch_bytes: u64,
 }
@@ -55,6 +69,29 @@ pub(super) struct Walk<'a, 's> {
     pub(super) done: Restored,
 }
 
+/// Where an entry is, as to what may be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Within,
+    Above,
+    Outside,
+}
+
+impl Place {
+    fn of(path: &Path, allowed: Option<&[PathBuf]>) -> Self {
+        let Some(allowed) = allowed else {
+            return Self::Within;
+        };
+        if allowed.iter().any(|allowed| path.starts_with(allowed)) {
+            Self::Within
+        } else if allowed.iter().any(|allowed| allowed.starts_with(path)) {
+            Self::Above
+        } else {
+            Self::Outside
+        }
+    }
+}
+
 /// What keeps one file from being made.
 pub(super) enum Failed {
     All(RestoreError),
@@ -63,7 +100,14 @@ pub(super) enum Failed {
 
 impl From<ChunkError> for Failed {
     fn from(error: ChunkError) -> Self {
-        Self::File(error.to_string())
+        match error {
+            ChunkError::Gone(_) => Self::All(error.into()),
+            ChunkError::Missing(_)
+            | ChunkError::Open { .. }
+            | ChunkError::Read(_)
+            | ChunkError::Unplaced(_)
+            | ChunkError::List(_) => Self::File(error.to_string()),
+        }
     }
 }
 
@@ -102,13 +146,13 @@ pub(super) fn walk(
         levels: Vec::new(),
         path: Vec::new(),
         links: HashMap::new(),
-        is_root: nix::unistd::Uid::effective().is_root(),
+        is_root: nix::unistd::Uid::effective().is_root() && !options.is_scratch,
         done: Restored::default(),
         wanted,
     };
     let is_wanted = walk.wanted.is_none();
     let ids = pieces(from, root)?;
-    walk.push(None, ids, is_wanted);
+    walk.push(None, ids, is_wanted, Place::Above);
     walk.run()?;
     Ok(walk.done)
 }
@@ -146,7 +190,7 @@ impl Level {
 }
 
 impl Walk<'_, '_> {
-    fn push(&mut self, node: Option<Node>, ids: VecDeque<ChunkId>, is_wanted: bool) {
+    fn push(&mut self, node: Option<Node>, ids: VecDeque<ChunkId>, is_wanted: bool, place: Place) {
         self.levels.push(Level {
             ids,
             reader: Some(TreeReader::default()),
@@ -154,6 +198,7 @@ impl Walk<'_, '_> {
             dir: None,
             path_length: self.path.len(),
             is_wanted,
+            is_above: place == Place::Above,
             batch: Vec::new(),
             batch_bytes: 0,
         });
@@ -172,6 +217,7 @@ impl Walk<'_, '_> {
                     self.flush()?;
                     self.leave()?;
                 }
+                Err(error @ RestoreError::Chunk(ChunkError::Gone(_))) => return Err(error),
                 Err(error) => {
                     level.reader = None;
                     let what = format!("its tree: {:#}", anyhow::Error::from(error));
@@ -191,9 +237,17 @@ impl Walk<'_, '_> {
         if is_wanted && let Sink::List(each) = &mut self.sink {
             each(&self.path, &node);
         }
+        let place = Place::of(path, self.options.allowed.as_deref());
+        if place == Place::Outside || (place == Place::Above && !is_directory) {
+            if is_wanted {
+                let what = "it is outside of the allowed paths of this host".to_owned();
+                self.done.push(&self.path, what);
+            }
+            return Ok(());
+        }
         match node.kind {
-            Kind::Directory => return self.enter(node, is_wanted),
-            Kind::File if is_wanted => {
+            Kind::Directory => return self.enter(node, is_wanted, place),
+            Kind::File if is_wanted && self.is_sampled(&node) => {
                 self.done.files += 1;
                 let level = self.levels.last_mut().expect("the walk is in a directory");
                 level.batch_bytes += node.content.as_ref().map_or(0, |content| content.size);
@@ -212,6 +266,11 @@ impl Walk<'_, '_> {
         Ok(())
     }
 
+    fn is_sampled(&self, node: &Node) -> bool {
+        let sample = self.options.sample.as_ref();
+        sample.is_none_or(|sample| sample.has(&self.path, node))
+    }
+
     /// A file that failed is named; what concerns all ends it.
     pub(super) fn settle(&mut self, made: Result<(), Failed>) -> Result<(), RestoreError> {
         match made {
@@ -227,7 +286,7 @@ impl Walk<'_, '_> {
         }
     }
 
-    fn enter(&mut self, node: Node, is_wanted: bool) -> Result<(), RestoreError> {
+    fn enter(&mut self, node: Node, is_wanted: bool, place: Place) -> Result<(), RestoreError> {
         if self.levels.len() > MAX_DEPTH {
             let what = format!("deeper than {MAX_DEPTH} directories");
             self.done.push(&self.path, what);
@@ -241,13 +300,14 @@ impl Walk<'_, '_> {
         self.path = path;
         let tree = node.content.clone().unwrap_or_default();
         match pieces(self.from, &tree) {
-            Ok(ids) => self.push(Some(node), ids, is_wanted),
+            Ok(ids) => self.push(Some(node), ids, is_wanted, place),
+            Err(error @ ChunkError::Gone(_)) => return Err(error.into()),
             Err(error) => {
                 self.done.push(&self.path, format!("its tree: {error}"));
                 return Ok(());
             }
         }
-        if is_wanted {
+        if is_wanted && place == Place::Within {
             let opened = self.open();
             let is_opened = opened.is_ok();
             self.settle(opened)?;
@@ -260,9 +320,10 @@ impl Walk<'_, '_> {
 
     /// Opens, and makes where they are missing, the directories that the walk is in.
     fn open(&mut self) -> Result<(), Failed> {
-        let Sink::Disk(root) = &self.sink else {
+        let Some(root) = self.sink.root() else {
             return Ok(());
         };
+        let is_compared = matches!(self.sink, Sink::Compare(_));
         for at in 1..self.levels.len() {
             let (above, below) = self.levels.split_at_mut(at);
             let level = &mut below[0];
@@ -271,10 +332,13 @@ impl Walk<'_, '_> {
             }
             let node = level.node.as_ref().expect("only the root has none");
             let parent = above.last().and_then(|level| level.dir.as_ref());
-            let dir = parent
-                .unwrap_or(root)
-                .enter(OsStr::from_bytes(&node.name))?;
-            if !self.is_root {
+            let (parent, name) = (parent.unwrap_or(root), OsStr::from_bytes(&node.name));
+            let dir = if is_compared {
+                parent.open(name)?
+            } else {
+                parent.enter(name)?
+            };
+            if !self.is_root && !level.is_above && !is_compared {
                 // Of an earlier run, it may have its mode already; whose it is not, it is written to as far as it can be.
                 let _ = rustix::fs::fchmod(&dir.fd, Mode::RWXU);
             }
@@ -285,7 +349,8 @@ impl Walk<'_, '_> {
 
     fn leave(&mut self) -> Result<(), RestoreError> {
         let level = self.levels.pop().expect("the walk is in a directory");
-        if let (Some(dir), Some(node)) = (&level.dir, &level.node) {
+        let is_written = !level.is_above && matches!(self.sink, Sink::Disk(_));
+        if let (Some(dir), Some(node), true) = (&level.dir, &level.node, is_written) {
             let finished = target::finish(dir.as_fd(), node, self.is_root);
             self.settle(finished.map_err(Failed::from))?;
         }
@@ -295,7 +360,7 @@ impl Walk<'_, '_> {
     /// The directory that the walk is in, where something is to be written.
     pub(super) fn dir(&mut self) -> Result<Option<&Dir>, Failed> {
         self.open()?;
-        let Sink::Disk(root) = &self.sink else {
+        let Some(root) = self.sink.root() else {
             return Ok(None);
         };
         let level = self.levels.last();
@@ -314,6 +379,12 @@ impl Walk<'_, '_> {
             return Ok(());
         }
         let name = OsStr::from_bytes(&node.name);
+        if let Sink::Compare(_) = self.sink {
+            return match self.dir()? {
+                Some(dir) => compare::special(dir, node),
+                None => Ok(()),
+            };
+        }
         if let Some(dir) = self.dir()? {
             dir.special(name, node, is_root)
                 .inspect_err(|_| dir.give_up(name))?;

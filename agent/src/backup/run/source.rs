@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use infratrack_shared::backup::{Content, MAX_ERRORS, SnapshotKind, Unread};
+use infratrack_shared::backup::{Content, Counted, MAX_ERRORS, SnapshotKind, Unread};
 use infratrack_shared::wire::backup::{Files, Program, Snapshot, Source, Volume, reason};
 
 use super::Run;
@@ -58,6 +58,7 @@ pub(super) struct Made {
     pub(super) lacks: Option<Failure>,
     pub(super) errors: Vec<Unread>,
     pub(super) errors_total: u64,
+    pub(super) counted: Option<Counted>,
 }
 
 impl Made {
@@ -149,6 +150,7 @@ impl Run<'_> {
             lacks,
             errors: walked.errors,
             errors_total: walked.errors_total,
+            counted: None,
         })
     }
 
@@ -175,6 +177,7 @@ impl Run<'_> {
             lacks: None,
             errors: Vec::new(),
             errors_total: 0,
+            counted: written.counted,
         })
     }
 

@@ -47,6 +47,7 @@ impl Rig {
             post_hook: None,
             is_catalog_visible: false,
             is_paused: false,
+            is_drill_due: false,
         };
         let host = Host {
             collector: Collector::new(dir.path().join("agent"), Vec::new()),

@@ -7,7 +7,7 @@ use infratrack_shared::codec::{self, Limits};
 use infratrack_shared::ids::{HostId, SnapshotId, VolumeId};
 use infratrack_shared::limits;
 use infratrack_shared::wire::backup::{
-    Beat, Beaten, BeginRun, Begun, EndRun, Ended, Order, Volumes, VolumesAsked, WrappedKey,
+    Beat, Beaten, BeginRun, Begun, EndRun, Ended, Order, Volume, Volumes, VolumesAsked, WrappedKey,
 };
 use infratrack_shared::wire::problem::code;
 use time::{Duration, OffsetDateTime};
@@ -20,6 +20,7 @@ use crate::backups::ending::{self, cut, word};
 use crate::backups::objects;
 use crate::blob::Put;
 use crate::store::backup_runs::{self, NewRun};
+use crate::store::drills;
 use crate::store::snapshots;
 use crate::store::volumes::{self, KeyRow, VolumeRow};
 use crate::store::{packs, timestamp, unix_millis};
@@ -57,11 +58,17 @@ pub(super) async fn volumes(
     let found = async {
         let mut connection = app.pool.acquire().await?;
         let most = limits::BACKUP_VOLUMES as i64;
-        volumes::list_of_host(&mut connection, host, most).await
+        let volumes = volumes::list_of_host(&mut connection, host, most).await?;
+        let due = drills::find_due(&mut connection, host, app.clock.now()).await?;
+        sqlx::Result::Ok((volumes, due))
     };
-    let found = found.await.map_err(unstored)?;
+    let (found, due) = found.await.map_err(unstored)?;
+    let volume = |row: &VolumeRow| Volume {
+        is_drill_due: due == Some(row.volume_id),
+        ..row.to_wire()
+    };
     Ok(Volumes {
-        volumes: found.iter().map(VolumeRow::to_wire).collect(),
+        volumes: found.iter().map(volume).collect(),
         server_time: unix_millis(app.clock.now()),
     })
 }

@@ -203,5 +203,8 @@ fn document(settings: &VolumeSettings) -> Value {
         "is_catalog_visible": settings.is_catalog_visible,
         "is_paused": settings.is_paused,
         "owner": settings.owner,
+        "drill_every_s": settings.drill_every_s,
+        "drill_mode": settings.drill_mode,
+        "rto_s": settings.rto_s,
     })
 }

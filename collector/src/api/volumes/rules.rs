@@ -7,6 +7,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::api::drills::MODES;
 use crate::api::hosts::rules::given;
 use crate::api::input;
 use crate::api::problem::Problem;
@@ -25,6 +26,10 @@ const LEAST_BANDWIDTH: i64 = 128 * 1024;
 const DAY_S: i32 = 24 * 60 * 60;
 /// An RPO from a minute to a year.
 const RPO_S: std::ops::RangeInclusive<i32> = 60..=366 * DAY_S;
+/// Between drills: from a day to a year.
+const DRILL_S: std::ops::RangeInclusive<i32> = DAY_S..=366 * DAY_S;
+const MONTH_S: i32 = 30 * DAY_S;
+const HALF_HOUR_S: i32 = 1800;
 
 /// What is protected: exactly one of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -101,6 +106,16 @@ pub struct NewVolume {
     #[serde(default)]
     pub is_paused: bool,
     pub owner: Option<String>,
+    /// From one restore drill to the next; 30 days where it is not said, none where it is null.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i32>, minimum = 86_400, maximum = 31_622_400)]
+    pub drill_every_s: Option<Option<i32>>,
+    /// `full | database | validation`; `full` where it is not said.
+    pub drill_mode: Option<String>,
+    /// How long a restore may take; 30 minutes where it is not said, nothing is promised where it is null.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i32>, minimum = 60, maximum = 31_622_400)]
+    pub rto_s: Option<Option<i32>>,
 }
 
 /// A JSON merge patch (RFC 7396). `source` is replaced as a whole and stays of its kind.
@@ -136,6 +151,14 @@ pub struct VolumePatch {
     #[serde(deserialize_with = "given")]
     #[schema(value_type = Option<String>)]
     pub owner: Option<Option<String>>,
+    #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<i32>, minimum = 86_400, maximum = 31_622_400)]
+    pub drill_every_s: Option<Option<i32>>,
+    /// `full | database | validation`.
+    pub drill_mode: Option<String>,
+    #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<i32>, minimum = 60, maximum = 31_622_400)]
+    pub rto_s: Option<Option<i32>>,
 }
 
 impl NewVolume {
@@ -159,6 +182,9 @@ impl NewVolume {
             is_catalog_visible: false,
             is_paused: false,
             owner: None,
+            drill_every_s: Some(MONTH_S),
+            drill_mode: "full".to_owned(),
+            rto_s: Some(HALF_HOUR_S),
             version: 1,
         };
         let patch = VolumePatch {
@@ -176,6 +202,9 @@ impl NewVolume {
             is_catalog_visible: Some(self.is_catalog_visible),
             is_paused: Some(self.is_paused),
             owner: Some(self.owner),
+            drill_every_s: self.drill_every_s,
+            drill_mode: self.drill_mode,
+            rto_s: self.rto_s,
         };
         patch.apply(&mut settings)?;
         Ok(settings)
@@ -233,11 +262,48 @@ impl VolumePatch {
             let owner = owner.map(|owner| input::text("/owner", &owner, 1..=200));
             settings.owner = owner.transpose()?;
         }
+        Drills {
+            every_s: self.drill_every_s,
+            mode: self.drill_mode,
+            rto_s: self.rto_s,
+        }
+        .apply(settings)?;
         settings.is_database = self.is_database.unwrap_or(settings.is_database);
         settings.is_catalog_visible = self
             .is_catalog_visible
             .unwrap_or(settings.is_catalog_visible);
         settings.is_paused = self.is_paused.unwrap_or(settings.is_paused);
+        Ok(())
+    }
+}
+
+/// What is set of drills.
+struct Drills {
+    every_s: Option<Option<i32>>,
+    mode: Option<String>,
+    rto_s: Option<Option<i32>>,
+}
+
+impl Drills {
+    fn apply(self, settings: &mut VolumeSettings) -> Result<(), Problem> {
+        if let Some(every_s) = self.every_s {
+            every_s.map_or(Ok(()), |every_s| {
+                within("/drill_every_s", &every_s, DRILL_S)
+            })?;
+            settings.drill_every_s = every_s;
+        }
+        if let Some(rto_s) = self.rto_s {
+            rto_s.map_or(Ok(()), |rto_s| within("/rto_s", &rto_s, RPO_S))?;
+            settings.rto_s = rto_s;
+        }
+        if let Some(mode) = self.mode {
+            let is_of_files = mode == "database" && settings.kind == "files";
+            if !MODES.contains(&mode.as_str()) || is_of_files {
+                let detail = "must be full, validation, or of what a program writes database";
+                return Err(Problem::field("/drill_mode", detail));
+            }
+            settings.drill_mode = mode;
+        }
         Ok(())
     }
 }

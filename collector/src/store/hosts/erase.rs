@@ -70,6 +70,7 @@ deletes! {
     change_links: "delete from change_links where host_id = any($1)",
     /// Of volumes without snapshots: a host that has any stays.
     backup_runs: "delete from backup_runs where host_id = any($1)",
+    drills: "delete from drills where host_id = any($1)",
     backup_grants: "delete from backup_grants where host_id = any($1)",
     liveness: "delete from host_liveness where host_id = any($1)",
 }

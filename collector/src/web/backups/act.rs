@@ -81,7 +81,7 @@ pub async fn create(
 }
 
 /// Back to the page; where it was refused, the page says why.
-async fn back<T>(
+pub async fn back<T>(
     app: &App,
     frame: Frame,
     id: Uuid,

@@ -47,6 +47,10 @@ pub struct VolumeForm {
     pub is_catalog_visible: bool,
     pub is_paused: bool,
     pub owner: String,
+    /// `30days`; empty: none.
+    pub drill_every: String,
+    pub drill_mode: String,
+    pub rto: String,
 }
 
 impl Default for VolumeForm {
@@ -78,6 +82,9 @@ impl Default for VolumeForm {
             is_catalog_visible: false,
             is_paused: false,
             owner: String::new(),
+            drill_every: "30days".to_owned(),
+            drill_mode: "full".to_owned(),
+            rto: "30min".to_owned(),
         }
     }
 }
@@ -119,6 +126,9 @@ impl VolumeForm {
             is_catalog_visible: row.is_catalog_visible,
             is_paused: row.is_paused,
             owner: text(&row.owner),
+            drill_every: length(&row.drill_every_s),
+            drill_mode: row.drill_mode.clone(),
+            rto: length(&row.rto_s),
         }
     }
 
@@ -152,6 +162,9 @@ impl VolumeForm {
             is_catalog_visible: self.is_catalog_visible,
             is_paused: self.is_paused,
             owner: said(&self.owner),
+            drill_every_s: Some(seconds("drill_every", &self.drill_every)?),
+            drill_mode: said(&self.drill_mode),
+            rto_s: Some(seconds("rto", &self.rto)?),
         })
     }
 
@@ -172,6 +185,9 @@ impl VolumeForm {
             is_catalog_visible: Some(self.is_catalog_visible),
             is_paused: Some(self.is_paused),
             owner: Some(said(&self.owner)),
+            drill_every_s: Some(seconds("drill_every", &self.drill_every)?),
+            drill_mode: said(&self.drill_mode),
+            rto_s: Some(seconds("rto", &self.rto)?),
         })
     }
 

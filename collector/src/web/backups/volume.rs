@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::api::drills::{self, DrillsQuery};
 use crate::api::input::{Path, Query};
 use crate::api::problem::Problem;
 use crate::api::volumes::rules::Source;
@@ -19,8 +20,10 @@ use crate::app::App;
 use crate::backups::retention::Reason;
 use crate::store::backup_grants::{self, GrantRow};
 use crate::store::backup_run_search::RunRow;
+use crate::store::drill_search::DrillRow;
 use crate::store::volume_search::VolumeRow;
 use crate::web::backups::form::{VolumeForm, length, windows_text};
+use crate::web::backups::proof::seconds;
 use crate::web::backups::{reason, tone};
 use crate::web::frame::Frame;
 use crate::web::plain::{block, line};
@@ -29,6 +32,8 @@ use crate::web::{self, words};
 
 /// Runs and snapshots that are listed; the API has the rest.
 const MOST: usize = 50;
+/// Likewise of drills: one a month.
+const DRILLS: usize = 12;
 
 /// What the page shows beside itself.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -47,6 +52,8 @@ struct VolumePage {
     form: VolumeForm,
     runs: Vec<RunRow>,
     runs_total: i64,
+    drills: Vec<DrillRow>,
+    drills_total: i64,
     snapshots: Vec<KeptSnapshot>,
     grants: Vec<GrantRow>,
     was_asked: bool,
@@ -78,6 +85,14 @@ impl VolumePage {
     fn shown_snapshots(&self) -> &[KeptSnapshot] {
         let shown = self.snapshots.len().min(MOST);
         &self.snapshots[..shown]
+    }
+
+    /// How long a drill took.
+    fn took(drill: &DrillRow) -> String {
+        let about = if drill.is_sampled { "about " } else { "" };
+        let took = drill.restore_ms.map(seconds);
+        took.map(|took| format!("{about}{took}"))
+            .unwrap_or_default()
     }
 
     fn windows(&self) -> String {
@@ -178,12 +193,20 @@ pub async fn show(
         ..BackupRunsQuery::default()
     };
     let runs = runs::rows(app, &query).await?;
+    let query = DrillsQuery {
+        volume: Some(id),
+        limit: i64::try_from(DRILLS).ok(),
+        ..DrillsQuery::default()
+    };
+    let drilled = drills::rows(app, &query).await?;
     let (refused, typed) = refused.unzip();
     let page = VolumePage {
         source: serde_json::from_value(volume.source.0.clone()).unwrap_or_default(),
         form: typed.flatten().unwrap_or_else(|| VolumeForm::of(&volume)),
         runs: runs.items,
         runs_total: runs.total,
+        drills: drilled.items,
+        drills_total: drilled.total,
         snapshots: snapshots::kept(app, id, None).await?,
         grants,
         was_asked,

@@ -184,6 +184,7 @@ impl Protected {
                 post_hook: None,
                 is_catalog_visible: false,
                 is_paused: false,
+                is_drill_due: false,
             },
             host: host.id,
             rpo_s: None,
@@ -286,6 +287,7 @@ impl Protected {
             agent: "0.1.0".to_owned(),
             errors: Vec::new(),
             errors_total: 0,
+            counted: None,
         };
         head.seal(&manifest, &self.key).unwrap().into()
     }

@@ -55,12 +55,13 @@ fn pages(host: &str, change: &(String, Vec<String>), volume: &str) -> Vec<Value>
         let id = match route.path.split('/').nth(1) {
             Some("advisories") => ADVISORY,
             Some("changes") => change,
-            Some("volumes") => volume,
+            // A volume's drill has its id.
+            Some("volumes" | "drills") => volume,
             _ => host,
         };
         route.path.replace("{id}", id)
     });
-    let pages = pages.filter(|path| !path.contains('{'));
+    let pages = pages.filter(|path| !path.contains('{') && !path.ends_with("/report"));
     let mut pages: Vec<_> = pages.collect();
     pages.extend(parts.iter().skip(1).cloned());
     let named = pages.into_iter().map(|path| {

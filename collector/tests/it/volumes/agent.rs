@@ -8,13 +8,11 @@ use std::time::Duration;
 use age::secrecy::ExposeSecret;
 use http::{Method, StatusCode};
 use infratrack_agent::backup::chunks::Meter;
+use infratrack_agent::backup::keys::Recovery;
 use infratrack_agent::backup::remote;
-use infratrack_agent::backup::restore::{
-    Bucket, Fetcher, Identities, Options, Source, restore, verify,
-};
+use infratrack_agent::backup::restore::{Bucket, KeySources, Opened, Options, restore, verify};
 use infratrack_agent::backup::run::{self, Host as BackupHost};
 use infratrack_agent::clock::Clock;
-use infratrack_shared::backup::Manifest;
 use infratrack_shared::ids::VolumeId;
 use infratrack_shared::wire::backup::{EndRun, Outcome, Trigger, Volume};
 use serde_json::{Value, json};
@@ -24,15 +22,15 @@ use crate::harness::{Collector, Host, eventually};
 use crate::metrics::scrape;
 
 /// A host with a `backup.toml`, and somebody who can recover its keys.
-struct Rig {
-    collector: Collector,
-    host: Host,
-    dir: tempfile::TempDir,
-    backups: BackupHost,
+pub(super) struct Rig {
+    pub(super) collector: Collector,
+    pub(super) host: Host,
+    pub(super) dir: tempfile::TempDir,
+    pub(super) backups: BackupHost,
 }
 
 impl Rig {
-    async fn new(programs: &str) -> Self {
+    pub(super) async fn new(programs: &str) -> Self {
         let collector = Collector::start().await;
         let host = collector.host().await;
         let dir = tempfile::tempdir().unwrap();
@@ -62,7 +60,7 @@ impl Rig {
         }
     }
 
-    async fn volume(&self, source: Value) -> Value {
+    pub(super) async fn volume(&self, source: Value) -> Value {
         let body =
             json!({"host_id": self.host.id, "name": "shop", "source": source, "rpo_s": 3600});
         let (status, made) = create(&self.collector, &body).await;
@@ -71,7 +69,7 @@ impl Rig {
     }
 
     /// As the daemon has it run.
-    async fn run(&self) -> EndRun {
+    pub(super) async fn run(&self) -> EndRun {
         let mut collector = self.backups.collector.clone();
         let volumes = collector.volumes().await.unwrap().volumes;
         let [volume] = <[Volume; 1]>::try_from(volumes).unwrap();
@@ -81,34 +79,35 @@ impl Rig {
         run.await.unwrap().unwrap()
     }
 
+    pub(super) fn recovery(&self) -> Recovery {
+        Recovery::of_file(&self.dir.path().join("identity")).unwrap()
+    }
+
     /// What the store of objects has, with nothing but the identity of who recovers.
     fn restore(&self, id: &str, to: &Path) {
         let volume: VolumeId = id.parse().unwrap();
         let store = self.collector.data_dir.path().join("blobs");
         let bucket = Bucket::open(&store, volume).unwrap();
         assert_eq!(bucket.check_packs(), []);
-        let identities = Identities::of_file(&self.dir.path().join("identity")).unwrap();
-        let object = bucket.snapshot(bucket.latest().unwrap()).unwrap();
-        let head = infratrack_shared::backup::Head::of_snapshot(&object).unwrap();
-        let key = bucket.key(head.key_id, &identities).unwrap();
-        let (_, manifest) = Manifest::open(&object, &key).unwrap();
-        let fetcher = || Fetcher {
-            source: &bucket,
-            key: &key,
-            volume,
+        let keys = KeySources {
+            recovery: Some(self.recovery()),
+            ..KeySources::own(self.dir.path(), volume)
         };
+        let key = |id| keys.find(id, || bucket.wrapped_key(id));
+        let opened = Opened::open(&bucket, volume, bucket.latest().unwrap(), key).unwrap();
+        let (fetcher, root) = (|| opened.fetcher(&bucket), &opened.manifest.root);
         let meter = Meter::default();
         fs::create_dir(to).unwrap();
         let options = Options::default();
-        let restored = restore(fetcher(), &manifest.root, to, &options, &meter).unwrap();
+        let restored = restore(fetcher(), root, to, &options, &meter).unwrap();
         assert!(restored.errors.is_empty(), "{restored:?}");
-        let verified = verify(fetcher(), &manifest.root, &options, &meter).unwrap();
+        let verified = verify(fetcher(), root, &options, &meter).unwrap();
         assert!(verified.errors.is_empty(), "{verified:?}");
     }
 }
 
 /// Bytes that are no other's.
-fn noise(seed: u8, length: usize) -> Vec<u8> {
+pub(super) fn noise(seed: u8, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     blake3::Hasher::new_keyed(&[seed; 32])
         .finalize_xof()
@@ -116,7 +115,7 @@ fn noise(seed: u8, length: usize) -> Vec<u8> {
     bytes
 }
 
-fn tree(root: &Path) -> Vec<(PathBuf, Option<Vec<u8>>)> {
+pub(super) fn tree(root: &Path) -> Vec<(PathBuf, Option<Vec<u8>>)> {
     let mut found = Vec::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {

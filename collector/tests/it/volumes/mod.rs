@@ -1,6 +1,8 @@
 //! Volumes as operators set them: made, edited, deleted, run, held, opened for another host.
 
 mod agent;
+mod drills;
+mod restore;
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -309,6 +311,26 @@ pub(crate) async fn volume_of(collector: &Collector, host: &str, text: &str) -> 
     .execute(&collector.pool)
     .await
     .unwrap();
+    // Its drill has its id.
+    sqlx::query(
+        "insert into drills (drill_id, volume_id, host_id, trigger, asked_by, mode, state, reason, detail, started_at, ended_at,
+             is_sampled, files, bytes, files_total, bytes_total, mismatches, differing, restore_ms, rto_s, checks, tools, agent)
+         select volume_id, volume_id, host_id, 'command', $2, 'full', 'failed', $2, $2, now() - interval '1 minute', now(),
+             true, 7, 1000000, 9, 2000000, 1, array[$2], 5000, 4,
+             json_build_array(json_build_object('name', $2, 'outcome', 'failed', 'detail', $2))::jsonb,
+             json_build_array(json_build_array($2, $2))::jsonb, $2
+         from volumes where volume_id = $1::text::uuid",
+    )
+    .bind(&id)
+    .bind(&said)
+    .execute(&collector.pool)
+    .await
+    .unwrap();
+    sqlx::query("update volumes set last_drill_id = volume_id where volume_id = $1::text::uuid")
+        .bind(&id)
+        .execute(&collector.pool)
+        .await
+        .unwrap();
     sqlx::query(
         "insert into backup_grants (grant_id, volume_id, host_id, reason, created_at, created_by, expires_at)
          values (gen_random_uuid(), $1::text::uuid, $2::text::uuid, $3, now(), $3, now() + interval '1 hour')",
