@@ -109,6 +109,9 @@ pub struct Metrics {
     change_links: Family<LinkLabels, Gauge>,
     backup_packs: Family<OutcomeLabels, Counter>,
     backup_pack_bytes: Family<OutcomeLabels, Counter>,
+    backup_packs_verified: Family<OutcomeLabels, Counter>,
+    backup_packs_overdue: Gauge,
+    backup_chunks_lost: Gauge,
     hosts: Family<StatusLabels, Gauge>,
     host_status: Family<HostLabels, Gauge>,
 }
@@ -130,6 +133,9 @@ impl Default for Metrics {
             change_links: Family::default(),
             backup_packs: Family::default(),
             backup_pack_bytes: Family::default(),
+            backup_packs_verified: Family::default(),
+            backup_packs_overdue: Gauge::default(),
+            backup_chunks_lost: Gauge::default(),
             hosts: Family::default(),
             host_status: Family::default(),
         };
@@ -144,6 +150,10 @@ impl Default for Metrics {
         }
         for outcome in ["stored", "known", "refused", "failed"] {
             metrics.backup_pack(outcome, None);
+        }
+        for outcome in ["ok", "damaged", "missing", "failed"] {
+            let labels = OutcomeLabels { outcome };
+            drop(metrics.backup_packs_verified.get_or_create(&labels));
         }
         metrics
     }
@@ -207,6 +217,21 @@ impl Metrics {
             "backup_pack_bytes",
             "Of these",
             self.backup_pack_bytes.clone(),
+        );
+        registry.register(
+            "backup_packs_verified",
+            "Packs and snapshots of backups that were read again",
+            self.backup_packs_verified.clone(),
+        );
+        registry.register(
+            "backup_packs_overdue",
+            "Packs that were not read for 90 days",
+            self.backup_packs_overdue.clone(),
+        );
+        registry.register(
+            "backup_chunks_lost",
+            "Chunks that are lost and that nothing stands for",
+            self.backup_chunks_lost.clone(),
         );
         registry.register("hosts", "Hosts by status", self.hosts.clone());
         registry.register(
@@ -285,6 +310,18 @@ impl Metrics {
             packs.inc();
             sum.inc_by(bytes as u64);
         }
+    }
+
+    /// A pack or a snapshot was read again: `ok`, `damaged`, `missing`, or `failed` where the store did not answer.
+    pub fn backup_verified(&self, outcome: &'static str) {
+        let labels = OutcomeLabels { outcome };
+        self.backup_packs_verified.get_or_create(&labels).inc();
+    }
+
+    /// How many packs were not read for too long, and how many chunks are lost.
+    pub fn backup_packs(&self, overdue: i64, lost_chunks: i64) {
+        self.backup_packs_overdue.set(overdue);
+        self.backup_chunks_lost.set(lost_chunks);
     }
 
     /// How links stand.

@@ -11,11 +11,12 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::Builder;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
-use aws_sdk_s3::operation::head_object::HeadObjectError;
+use aws_sdk_s3::operation::head_object::{HeadObjectError, HeadObjectOutput};
 use aws_sdk_s3::operation::put_object::PutObjectError;
-use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
+use time::OffsetDateTime;
 use tokio::time::{Duration, Instant, sleep, timeout_at};
 
 use super::{Blob, BlobError, Body, Entry, Key, Put};
@@ -144,21 +145,35 @@ impl S3Store {
     }
 
     pub(super) async fn find_size(&self, key: &Key) -> Result<Option<u64>, BlobError> {
+        let Some(answer) = self.head(key).await? else {
+            return Ok(None);
+        };
+        let size_bytes = answer.content_length.and_then(|size| size.try_into().ok());
+        let silent = || S3Error::silent("look at", self.place(key), "it has no length");
+        Ok(Some(size_bytes.ok_or_else(silent)?))
+    }
+
+    pub(super) async fn find_modified(
+        &self,
+        key: &Key,
+    ) -> Result<Option<OffsetDateTime>, BlobError> {
+        let answer = self.head(key).await?;
+        Ok(answer.and_then(|answer| put_at(&answer.last_modified?)))
+    }
+
+    async fn head(&self, key: &Key) -> Result<Option<HeadObjectOutput>, BlobError> {
         let request = self.client.head_object().bucket(&self.bucket);
-        let answer = Box::pin(request.key(self.key(key)).send()).await;
-        let answer = match answer {
+        match Box::pin(request.key(self.key(key)).send()).await {
             Err(error)
                 if error
                     .as_service_error()
                     .is_some_and(HeadObjectError::is_not_found) =>
             {
-                return Ok(None);
+                Ok(None)
             }
-            other => other.map_err(|error| S3Error::of("look at", self.place(key), &error))?,
-        };
-        let size_bytes = answer.content_length.and_then(|size| size.try_into().ok());
-        let silent = || S3Error::silent("look at", self.place(key), "it has no length");
-        Ok(Some(size_bytes.ok_or_else(silent)?))
+            Err(error) => Err(S3Error::of("look at", self.place(key), &error).into()),
+            Ok(answer) => Ok(Some(answer)),
+        }
     }
 
     async fn get(
@@ -228,7 +243,12 @@ impl S3Store {
                 if let Ok(key) = Key::new(name.to_owned()) {
                     let size_bytes = object.size.and_then(|size| size.try_into().ok());
                     let size_bytes = size_bytes.unwrap_or_default();
-                    found.push(Entry { key, size_bytes });
+                    let modified_at = object.last_modified.and_then(|at| put_at(&at));
+                    found.push(Entry {
+                        key,
+                        size_bytes,
+                        modified_at,
+                    });
                 }
             }
             // Each page begins after the one before, or there is no end.
@@ -246,6 +266,10 @@ impl S3Store {
         done.map_err(|error| S3Error::of("remove", self.place(key), &error))?;
         Ok(())
     }
+}
+
+fn put_at(at: &DateTime) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp(at.secs()).ok()
 }
 
 fn too_large(key: &Key, size_bytes: u64) -> BlobError {
