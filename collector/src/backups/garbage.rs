@@ -179,7 +179,7 @@ impl Live {
 }
 
 /// A chunk's place, as it stands in the tables.
-fn place(salt: &[u8], counter: i32) -> Option<(Salt, u16)> {
+pub(super) fn place(salt: &[u8], counter: i32) -> Option<(Salt, u16)> {
     Some((Salt::new(salt.try_into().ok()?), counter.try_into().ok()?))
 }
 
@@ -269,7 +269,9 @@ async fn remove_pack(app: &App, volume: Uuid, pack: &PackRow) -> anyhow::Result<
 /// A pack's name.
 pub(super) fn hash_of(pack: &PackRow) -> anyhow::Result<PackHash> {
     let hash = pack.hash.as_slice().try_into();
-    Ok(PackHash::new(hash.context("a pack's hash has no 32 bytes")?))
+    Ok(PackHash::new(
+        hash.context("a pack's hash has no 32 bytes")?,
+    ))
 }
 
 /// Removes what is left of volumes that were deleted: keys, runs, and their own rows. Answers how many.

@@ -40,11 +40,16 @@ pub(super) async fn sweep(app: &App, volume: VolumeId) -> anyhow::Result<u64> {
             return Ok(removed);
         };
         after = Some(last.key.clone());
-        let old = page.iter().filter(|entry| entry.modified_at.is_some_and(|at| at < before));
+        let old = page
+            .iter()
+            .filter(|entry| entry.modified_at.is_some_and(|at| at < before));
         let old: Vec<_> = old
             .filter_map(|entry| Some((entry, name(entry)?.parse::<PackHash>().ok()?)))
             .collect();
-        let hashes: Vec<_> = old.iter().map(|(_, hash)| hash.as_bytes().to_vec()).collect();
+        let hashes: Vec<_> = old
+            .iter()
+            .map(|(_, hash)| hash.as_bytes().to_vec())
+            .collect();
         let mut connection = app.pool.acquire().await?;
         let known = store::list_known_packs(&mut connection, volume, &hashes).await?;
         drop(connection);
@@ -99,7 +104,9 @@ async fn has_unknown_snapshot(
             return Ok(false);
         };
         after = Some(last.key.clone());
-        let old = page.iter().filter(|entry| entry.modified_at.is_some_and(|at| at < before));
+        let old = page
+            .iter()
+            .filter(|entry| entry.modified_at.is_some_and(|at| at < before));
         let ids = old.filter_map(|entry| name(entry)?.parse::<SnapshotId>().ok());
         let ids: HashSet<_> = ids.map(|id| id.0).collect();
         let listed: Vec<_> = ids.iter().copied().collect();

@@ -73,7 +73,11 @@ async fn take(app: &App, live: &Live, pack: PackRow) -> anyhow::Result<Option<Ta
     let mut connection = app.pool.acquire().await?;
     let mut here = HashSet::new();
     for row in store::list_chunks(&mut connection, &[pack.pack_id]).await? {
-        here.extend(row.counters.iter().map(|counter| (row.salt.clone(), *counter)));
+        here.extend(
+            row.counters
+                .iter()
+                .map(|counter| (row.salt.clone(), *counter)),
+        );
     }
     let is_live = |entry: &Entry| {
         let sealed = entry.sealed;

@@ -5,19 +5,27 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use infratrack_shared::backup::{MAX_PACK_BYTES, MAX_SNAPSHOT_BYTES};
+use infratrack_shared::backup::{MAX_PACK_BYTES, MAX_SNAPSHOT_BYTES, PackHash, Refs, Salt};
+use infratrack_shared::codec;
 use infratrack_shared::ids::{SnapshotId, VolumeId};
+use sqlx::PgConnection;
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use super::garbage::{REFS, place};
 use super::objects;
 use crate::app::App;
 use crate::blob::{BlobError, Key};
 use crate::store::verification::{self as store, DueRow};
-use crate::store::{garbage, packs};
+use crate::store::{garbage, packs, snapshots};
 
 /// Reading or putting one object, with its tries.
 const STORE: Duration = Duration::from_secs(150);
+
+/// Lost chunks that are told of.
+const MOST_LOST: i64 = 10_000;
+/// Snapshots that are looked at for them.
+const MOST_HIT: i64 = 1_000;
 
 /// How an object was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +84,7 @@ pub async fn check(app: &App, volume: Uuid, pack: i64) -> anyhow::Result<Found> 
         return Ok(Found::Gone);
     };
     let hash: [u8; 32] = hash.as_slice().try_into().context("a pack's hash")?;
-    let key = objects::pack(VolumeId(volume), hash_of(hash))?;
+    let key = objects::pack(VolumeId(volume), PackHash::new(hash))?;
     drop(connection);
     if read(app, &key, MAX_PACK_BYTES, hash).await?.is_some() {
         let mut connection = app.pool.acquire().await?;
@@ -106,14 +114,14 @@ pub async fn check(app: &App, volume: Uuid, pack: i64) -> anyhow::Result<Found> 
     })
 }
 
-fn hash_of(hash: [u8; 32]) -> infratrack_shared::backup::PackHash {
-    infratrack_shared::backup::PackHash::new(hash)
-}
-
 /// Reads a snapshot's object again.
 async fn check_snapshot(app: &App, row: &store::DueSnapshotRow) -> anyhow::Result<Found> {
     let (volume, id) = (VolumeId(row.volume_id), SnapshotId(row.snapshot_id));
-    let hash: [u8; 32] = row.hash.as_slice().try_into().context("a snapshot's hash")?;
+    let hash: [u8; 32] = row
+        .hash
+        .as_slice()
+        .try_into()
+        .context("a snapshot's hash")?;
     let key = objects::snapshot(volume, id)?;
     for _ in 0..2 {
         if read(app, &key, MAX_SNAPSHOT_BYTES, hash).await?.is_some() {
@@ -133,6 +141,41 @@ async fn check_snapshot(app: &App, row: &store::DueSnapshotRow) -> anyhow::Resul
     } else {
         Found::Missing
     })
+}
+
+/// What a volume has lost.
+#[derive(Clone, Debug, Default)]
+pub struct Lost {
+    pub chunks: usize,
+    /// Those that need one of these chunks.
+    pub snapshots: Vec<Uuid>,
+}
+
+/// What of a volume is lost and nothing stands for, and which snapshots it hits.
+pub async fn find_lost(connection: &mut PgConnection, volume: VolumeId) -> sqlx::Result<Lost> {
+    let chunks = store::list_lost_alone(connection, volume, MOST_LOST).await?;
+    let mut lost = Lost {
+        chunks: chunks.len(),
+        snapshots: Vec::new(),
+    };
+    let places: Vec<_> = chunks
+        .iter()
+        .filter_map(|(salt, counter)| place(salt, *counter))
+        .collect();
+    if places.is_empty() {
+        return Ok(lost);
+    }
+    for snapshot in store::list_newest(connection, volume, MOST_HIT).await? {
+        let refs = snapshots::find_refs(connection, volume, SnapshotId(snapshot)).await?;
+        let Some(refs) = refs else { continue };
+        let refs: Refs =
+            codec::decode(&refs, &REFS).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+        let is_hit = |(salt, counter): &(Salt, u16)| refs.contains(salt, *counter);
+        if places.iter().any(is_hit) {
+            lost.snapshots.push(snapshot);
+        }
+    }
+    Ok(lost)
 }
 
 /// Reads so many bytes of what was longest not read, a pack at least.

@@ -42,10 +42,7 @@ pub async fn list_with_snapshots(
 }
 
 /// Locks a volume, deleted or not, against whoever commits or removes, until the transaction ends.
-pub async fn lock(
-    connection: &mut PgConnection,
-    volume: Uuid,
-) -> sqlx::Result<Option<KeepingRow>> {
+pub async fn lock(connection: &mut PgConnection, volume: Uuid) -> sqlx::Result<Option<KeepingRow>> {
     sqlx::query_as!(
         KeepingRow,
         r#"select retention, coalesce(deleted_at < now() - make_interval(secs => $2), false) as "is_over!"
@@ -328,8 +325,7 @@ pub async fn delete_pack(connection: &mut PgConnection, pack: i64) -> sqlx::Resu
         "with gone as (delete from chunks where pack_id = $1 returning origin_id) select distinct origin_id from gone",
         pack,
     );
-    let origins: Vec<_> = origins.fetch_all(&mut *connection).await?;
-    let origins: Vec<_> = origins.into_iter().flatten().collect();
+    let origins = origins.fetch_all(&mut *connection).await?;
     sqlx::query!(
         "delete from origins o where origin_id = any($1) and not exists (select from chunks c where c.origin_id = o.origin_id)",
         &origins,
@@ -444,8 +440,11 @@ pub async fn delete_volume(connection: &mut PgConnection, volume: Uuid) -> sqlx:
     sqlx::query!("delete from volume_keys where volume_id = $1", volume)
         .execute(&mut *connection)
         .await?;
-    let done = sqlx::query!("delete from volumes where volume_id = $1 and deleted_at is not null", volume)
-        .execute(connection)
-        .await?;
+    let done = sqlx::query!(
+        "delete from volumes where volume_id = $1 and deleted_at is not null",
+        volume
+    )
+    .execute(connection)
+    .await?;
     Ok(done.rows_affected())
 }

@@ -83,10 +83,7 @@ pub async fn insert(connection: &mut PgConnection, new: &NewPack<'_>) -> sqlx::R
 }
 
 /// A pack that was condemned or lost is there again.
-pub async fn update_sound(
-    connection: &mut PgConnection,
-    pack_id: i64,
-) -> sqlx::Result<u64> {
+pub async fn update_sound(connection: &mut PgConnection, pack_id: i64) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "update packs set condemned_at = null, lost_at = null, stored_at = now() where pack_id = $1",
         pack_id,

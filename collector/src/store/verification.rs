@@ -154,6 +154,22 @@ pub async fn update_snapshot_lost(
     Ok(done.rows_affected())
 }
 
+/// A volume's newest snapshots that keep chunks.
+pub async fn list_newest(
+    connection: &mut PgConnection,
+    volume: VolumeId,
+    limit: i64,
+) -> sqlx::Result<Vec<Uuid>> {
+    sqlx::query_scalar!(
+        "select snapshot_id from snapshots where volume_id = $1 and deleted_at is null and refs is not null
+         order by at desc, snapshot_id desc limit $2",
+        volume.0,
+        limit,
+    )
+    .fetch_all(connection)
+    .await
+}
+
 /// Lost chunks of a volume that no other of the same content stands for, at most so many.
 pub async fn list_lost_alone(
     connection: &mut PgConnection,

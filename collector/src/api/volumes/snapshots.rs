@@ -217,7 +217,9 @@ pub async fn delete(
     }
     garbage::update_protected(&mut transaction, volume).await?;
     let change = Change::new("snapshot.delete", "snapshot", id);
-    let change = change.before(json!({"volume": volume, "at": before.at.unix_timestamp(), "is_whole": before.is_whole}));
+    let change = change.before(
+        json!({"volume": volume, "at": before.at.unix_timestamp(), "is_whole": before.is_whole}),
+    );
     audit::record(&mut transaction, &caller.actor(), change, app.clock.now()).await?;
     transaction.commit().await?;
     Ok(StatusCode::NO_CONTENT)
