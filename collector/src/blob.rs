@@ -18,6 +18,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
 use futures_util::stream::{self, BoxStream};
 use thiserror::Error;
+use time::OffsetDateTime;
 
 use crate::aws::s3::S3Error;
 use crate::config::Config;
@@ -127,6 +128,8 @@ impl std::fmt::Debug for Blob {
 pub struct Entry {
     pub key: Key,
     pub size_bytes: u64,
+    /// When it was put, by the store's clock; `None`: it does not say.
+    pub modified_at: Option<OffsetDateTime>,
 }
 
 /// What a bucket does beyond keeping objects.
@@ -216,6 +219,14 @@ impl BlobStore {
         match self {
             Self::Dir(dir) => dir.find_size(key).await,
             Self::S3(s3) => s3.find_size(key).await,
+        }
+    }
+
+    /// When the object of this name was put, by the store's clock.
+    pub async fn find_modified(&self, key: &Key) -> Result<Option<OffsetDateTime>, BlobError> {
+        match self {
+            Self::Dir(dir) => dir.find_modified(key).await,
+            Self::S3(s3) => s3.find_modified(key).await,
         }
     }
 

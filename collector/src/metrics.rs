@@ -115,6 +115,9 @@ pub struct Metrics {
     pub volumes: VolumeMetrics,
     backup_drills: Family<OutcomeLabels, Counter>,
     backup_drills_overdue: Gauge,
+    backup_packs_verified: Family<OutcomeLabels, Counter>,
+    backup_packs_overdue: Gauge,
+    backup_chunks_lost: Gauge,
     hosts: Family<StatusLabels, Gauge>,
     host_status: Family<HostLabels, Gauge>,
 }
@@ -139,6 +142,9 @@ impl Default for Metrics {
             volumes: VolumeMetrics::default(),
             backup_drills: Family::default(),
             backup_drills_overdue: Gauge::default(),
+            backup_packs_verified: Family::default(),
+            backup_packs_overdue: Gauge::default(),
+            backup_chunks_lost: Gauge::default(),
             hosts: Family::default(),
             host_status: Family::default(),
         };
@@ -157,6 +163,10 @@ impl Default for Metrics {
         for outcome in ["ok", "failed", "cancelled"] {
             let labels = OutcomeLabels { outcome };
             drop(metrics.backup_drills.get_or_create(&labels));
+        }
+        for outcome in ["ok", "damaged", "missing", "failed"] {
+            let labels = OutcomeLabels { outcome };
+            drop(metrics.backup_packs_verified.get_or_create(&labels));
         }
         metrics
     }
@@ -231,6 +241,21 @@ impl Metrics {
             "backup_drills_overdue",
             "Volumes that were not restored for more than their period and a quarter",
             self.backup_drills_overdue.clone(),
+        );
+        registry.register(
+            "backup_packs_verified",
+            "Packs and snapshots of backups that were read again",
+            self.backup_packs_verified.clone(),
+        );
+        registry.register(
+            "backup_packs_overdue",
+            "Packs that were not read for 90 days",
+            self.backup_packs_overdue.clone(),
+        );
+        registry.register(
+            "backup_chunks_lost",
+            "Chunks that are lost and that nothing stands for",
+            self.backup_chunks_lost.clone(),
         );
         registry.register("hosts", "Hosts by status", self.hosts.clone());
         registry.register(
@@ -320,6 +345,18 @@ impl Metrics {
     /// How many volumes are overdue.
     pub fn backup_drills_overdue(&self, volumes: i64) {
         self.backup_drills_overdue.set(volumes);
+    }
+
+    /// A pack or a snapshot was read again: `ok`, `damaged`, `missing`, or `failed` where the store did not answer.
+    pub fn backup_verified(&self, outcome: &'static str) {
+        let labels = OutcomeLabels { outcome };
+        self.backup_packs_verified.get_or_create(&labels).inc();
+    }
+
+    /// How many packs were not read for too long, and how many chunks are lost.
+    pub fn backup_packs(&self, overdue: i64, lost_chunks: i64) {
+        self.backup_packs_overdue.set(overdue);
+        self.backup_chunks_lost.set(lost_chunks);
     }
 
     /// How links stand.

@@ -278,6 +278,7 @@ fn backups() -> Vec<Route> {
         api(LEAD, routes!(edit::update)),
         api(ADMIN, routes!(edit::delete)).step_up(),
         api(VIEWER, routes!(snapshots::list)),
+        api(ADMIN, routes!(snapshots::delete)).step_up(),
         api(LEAD, routes!(snapshots::hold)),
         api(LEAD, routes!(snapshots::release)),
         api(VIEWER, routes!(grants::list)),

@@ -11,8 +11,10 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header;
-use serde::Deserialize;
+use infratrack_shared::ids::VolumeId;
+use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::api::export::{Export, Format, is_whole};
@@ -20,6 +22,7 @@ use crate::api::input::{self, Json, Path, Query};
 use crate::api::page::{self, Page};
 use crate::api::problem::Problem;
 use crate::app::App;
+use crate::backups::verification;
 use crate::store::volume_search::{self as store, DRILL_STATUSES, Key, STATUSES, VolumeRow, Which};
 
 const KINDS: [&str; 3] = ["files", "command", "external"];
@@ -148,19 +151,37 @@ fn which(query: &VolumesQuery) -> Result<Which, Problem> {
     })
 }
 
+/// A volume, and what of it was found lost in the store.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct VolumeDetail {
+    #[serde(flatten)]
+    pub volume: VolumeRow,
+    /// Chunks that are gone or damaged and that nothing stands for; counted up to 10,000. The next backup sends what its host
+    /// still has of them.
+    pub lost_chunks: usize,
+    /// Snapshots that need one of these, of the newest 1,000: of them not everything can be restored.
+    pub hit_snapshots: Vec<Uuid>,
+}
+
 /// A volume. The `ETag` is of what people set.
 #[utoipa::path(
     get,
     path = "/api/v1/volumes/{id}",
     tag = "backups",
     params(("id" = Uuid, Path)),
-    responses((status = 200, body = VolumeRow, headers(("ETag" = String)))),
+    responses((status = 200, body = VolumeDetail, headers(("ETag" = String)))),
 )]
 pub async fn get(State(app): State<Arc<App>>, Path(id): Path<Uuid>) -> Result<Response, Problem> {
     let mut connection = app.pool.acquire().await?;
     let found = find(&app, &mut connection, id).await?;
     let tag = [(header::ETAG, etag(found.version))];
-    Ok((tag, Json(found)).into_response())
+    let lost = verification::find_lost(&mut connection, VolumeId(id)).await?;
+    let detail = VolumeDetail {
+        volume: found,
+        lost_chunks: lost.chunks,
+        hit_snapshots: lost.snapshots,
+    };
+    Ok((tag, Json(detail)).into_response())
 }
 
 /// The volume with this id, or 404.

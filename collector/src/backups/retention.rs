@@ -10,6 +10,8 @@ use time::{Date, OffsetDateTime, UtcOffset};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::store::backup_snapshots::SnapshotRow;
+
 /// The most that a rule may keep.
 pub const MAX_COUNT: u32 = 10_000;
 
@@ -68,6 +70,18 @@ pub struct Snapshot {
     pub is_whole: bool,
     /// Nobody may delete it.
     pub is_held: bool,
+}
+
+impl Snapshot {
+    /// As it stands in the tables. One whose object is lost keeps no other from being kept.
+    pub fn of(row: &SnapshotRow) -> Self {
+        Self {
+            id: row.snapshot_id,
+            at: row.at,
+            is_whole: row.is_whole && row.lost_at.is_none(),
+            is_held: row.held_at.is_some(),
+        }
+    }
 }
 
 /// Why a snapshot is kept.

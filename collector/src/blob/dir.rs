@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::BytesMut;
 use futures_util::{StreamExt, stream};
+use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use uuid::Uuid;
 
@@ -111,6 +112,19 @@ impl DirStore {
             .open_object(key)
             .await?
             .map(|(_, size_bytes)| size_bytes))
+    }
+
+    pub(super) async fn find_modified(
+        &self,
+        key: &Key,
+    ) -> Result<Option<OffsetDateTime>, BlobError> {
+        let path = self.path(key);
+        match tokio::fs::metadata(&path).await.and_then(|m| m.modified()) {
+            Err(error) if is_absent(&error) => Ok(None),
+            modified => modified
+                .map(|at| Some(at.into()))
+                .map_err(file("read", &path)),
+        }
     }
 
     pub(super) async fn find_range(
@@ -271,10 +285,14 @@ fn walk(
         {
             match fs::metadata(dir.join(&name)) {
                 Err(error) if is_absent(&error) => {}
-                metadata => found.push(Entry {
-                    key,
-                    size_bytes: metadata?.len(),
-                }),
+                metadata => {
+                    let metadata = metadata?;
+                    found.push(Entry {
+                        key,
+                        size_bytes: metadata.len(),
+                        modified_at: Some(metadata.modified()?.into()),
+                    });
+                }
             }
         }
     }

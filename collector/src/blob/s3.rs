@@ -13,13 +13,14 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
 use aws_sdk_s3::operation::head_object::{HeadObjectError, HeadObjectOutput};
 use aws_sdk_s3::operation::put_object::PutObjectError;
-use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
 use md5::{Digest, Md5};
+use time::OffsetDateTime;
 use tokio::time::{Duration, Instant, sleep, timeout_at};
 
 use super::{Blob, BlobError, Body, Entry, Honours, Key, Put};
@@ -230,6 +231,14 @@ impl S3Store {
         Ok(Some(size_bytes.ok_or_else(silent)?))
     }
 
+    pub(super) async fn find_modified(
+        &self,
+        key: &Key,
+    ) -> Result<Option<OffsetDateTime>, BlobError> {
+        let answer = self.head(key).await?;
+        Ok(answer.and_then(|answer| put_at(&answer.last_modified?)))
+    }
+
     async fn head(&self, key: &Key) -> Result<Option<HeadObjectOutput>, BlobError> {
         let request = self.client.head_object().bucket(&self.bucket);
         match Box::pin(request.key(self.key(key)).send()).await {
@@ -312,7 +321,12 @@ impl S3Store {
                 if let Ok(key) = Key::new(name.to_owned()) {
                     let size_bytes = object.size.and_then(|size| size.try_into().ok());
                     let size_bytes = size_bytes.unwrap_or_default();
-                    found.push(Entry { key, size_bytes });
+                    let modified_at = object.last_modified.and_then(|at| put_at(&at));
+                    found.push(Entry {
+                        key,
+                        size_bytes,
+                        modified_at,
+                    });
                 }
             }
             // Each page begins after the one before, or there is no end.
@@ -385,6 +399,10 @@ impl S3Store {
         let time = time.or(years.map(|years| format!("{years} years")))?;
         Some(format!("{mode} for {time}"))
     }
+}
+
+fn put_at(at: &DateTime) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp(at.secs()).ok()
 }
 
 fn too_large(key: &Key, size_bytes: u64) -> BlobError {

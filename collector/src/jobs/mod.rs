@@ -4,6 +4,8 @@
 
 pub mod alive;
 pub mod audit;
+pub mod backup_garbage;
+pub mod backup_retention;
 pub mod ca;
 pub mod ca_log;
 pub mod change_retention;
@@ -13,6 +15,7 @@ pub mod fleet_metrics;
 pub mod interrupted_plays;
 mod leader;
 pub mod liveness;
+pub mod pack_verification;
 pub mod partitions;
 pub mod patches;
 pub mod probes;
@@ -67,6 +70,7 @@ fn table(app: &Arc<App>, fleet: Arc<FleetTls>) -> Vec<Job> {
     jobs.extend(of_the_leader());
     jobs.extend(ca::jobs(app, fleet));
     jobs.extend(without_agents());
+    jobs.extend(of_backups());
     for job in &mut jobs {
         if let Some(every) = app.config.jobs.intervals.get(job.name) {
             job.interval = every.0;
@@ -172,6 +176,22 @@ fn without_agents() -> [Job; 4] {
         job("inventory_links", seconds(60), link),
         job("probes", seconds(10), probe),
     ]
+}
+
+/// What becomes of backups that are stored.
+fn of_backups() -> [Job; 3] {
+    let expire = Task::Beside(|app| Box::pin(backup_retention::run(app)));
+    let collect = Task::Beside(|app| Box::pin(backup_garbage::run(app)));
+    let verify = Task::Beside(|app| Box::pin(pack_verification::run(app)));
+    [
+        ("backup_retention", seconds(600), expire),
+        ("backup_garbage", seconds(600), collect),
+        ("pack_verification", seconds(3600), verify),
+    ]
+    .map(|(name, interval, task)| Job {
+        limit: IMPORT,
+        ..job(name, interval, task)
+    })
 }
 
 /// Starts every job; they end when the set is dropped.

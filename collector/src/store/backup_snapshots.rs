@@ -35,6 +35,9 @@ pub struct SnapshotRow {
     pub held_at: Option<OffsetDateTime>,
     pub held_by: Option<String>,
     pub held_because: Option<String>,
+    /// It was found gone or damaged in the store: it can't be restored.
+    #[serde(with = "rfc3339::option")]
+    pub lost_at: Option<OffsetDateTime>,
 }
 
 /// A volume's snapshots, newest first: all that retention may keep.
@@ -42,7 +45,7 @@ pub async fn list(connection: &mut PgConnection, volume: Uuid) -> sqlx::Result<V
     sqlx::query_as!(
         SnapshotRow,
         "select snapshot_id, volume_id, run_id, kind, is_whole, at, is_clock_wrong, arrived_at, files, bytes, chunks,
-             held_at, held_by, held_because
+             held_at, held_by, held_because, lost_at
          from snapshots where volume_id = $1 and deleted_at is null
          order by at desc, snapshot_id desc limit $2",
         volume,
@@ -60,7 +63,7 @@ pub async fn find_for_update(
     sqlx::query_as!(
         SnapshotRow,
         "select snapshot_id, volume_id, run_id, kind, is_whole, at, is_clock_wrong, arrived_at, files, bytes, chunks,
-             held_at, held_by, held_because
+             held_at, held_by, held_because, lost_at
          from snapshots where snapshot_id = $1 and deleted_at is null for update",
         snapshot,
     )

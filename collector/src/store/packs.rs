@@ -17,7 +17,6 @@ pub struct NewPack<'a> {
     pub kind: i16,
     pub key_id: &'a [u8],
     pub size_bytes: i32,
-    pub stored_at: OffsetDateTime,
 }
 
 /// A pack as it stands.
@@ -71,29 +70,23 @@ pub async fn lock(
 /// Adds a pack; `None` where it is known.
 pub async fn insert(connection: &mut PgConnection, new: &NewPack<'_>) -> sqlx::Result<Option<i64>> {
     sqlx::query_scalar!(
-        "insert into packs (volume_id, hash, kind, key_id, size_bytes, stored_at) values ($1, $2, $3, $4, $5, $6)
+        "insert into packs (volume_id, hash, kind, key_id, size_bytes, stored_at) values ($1, $2, $3, $4, $5, now())
          on conflict do nothing returning pack_id",
         new.volume.0,
         new.hash.as_bytes().as_slice(),
         new.kind,
         new.key_id,
         new.size_bytes,
-        new.stored_at,
     )
     .fetch_optional(connection)
     .await
 }
 
 /// A pack that was condemned or lost is there again.
-pub async fn update_sound(
-    connection: &mut PgConnection,
-    pack_id: i64,
-    now: OffsetDateTime,
-) -> sqlx::Result<u64> {
+pub async fn update_sound(connection: &mut PgConnection, pack_id: i64) -> sqlx::Result<u64> {
     let done = sqlx::query!(
-        "update packs set condemned_at = null, lost_at = null, stored_at = $2 where pack_id = $1",
+        "update packs set condemned_at = null, lost_at = null, stored_at = now() where pack_id = $1",
         pack_id,
-        now,
     )
     .execute(connection)
     .await?;
@@ -347,6 +340,34 @@ pub async fn list_missing(
         &torn.salts,
         &torn.first,
         &torn.last,
+        limit,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.salt, row.counter))
+        .collect())
+}
+
+/// The chunks of these ranges that are in packs which are to go, at most so many.
+pub async fn list_condemned(
+    connection: &mut PgConnection,
+    volume: Uuid,
+    all: &Ranges,
+    limit: i64,
+) -> sqlx::Result<Vec<(Vec<u8>, i32)>> {
+    let rows = sqlx::query!(
+        "select o.salt, c.counter
+         from packs p join chunks c using (pack_id) join origins o using (origin_id)
+         join unnest($2::bytea[], $3::integer[], $4::integer[]) as w (salt, first, last)
+             on o.salt = w.salt and c.counter between w.first and w.last
+         where p.volume_id = $1 and p.condemned_at is not null
+         limit $5",
+        volume,
+        &all.salts,
+        &all.first,
+        &all.last,
         limit,
     )
     .fetch_all(connection)

@@ -179,6 +179,17 @@ pub async fn lock(
     Ok(found.is_some())
 }
 
+/// Keeps whoever removes chunks away from a volume until the transaction ends: what a run relies on stays from its begin.
+pub async fn share(connection: &mut PgConnection, volume: VolumeId) -> sqlx::Result<()> {
+    sqlx::query_scalar!(
+        "select volume_id from volumes where volume_id = $1 for share",
+        volume.0,
+    )
+    .fetch_optional(connection)
+    .await
+    .map(drop)
+}
+
 /// Says of a locked volume that it has a snapshot of this time; with everything in it, or not.
 pub async fn update_protected(
     connection: &mut PgConnection,
@@ -261,12 +272,14 @@ pub async fn insert_key(
     Ok(done.rows_affected())
 }
 
-/// Whether hosts have something left that was protected: volumes that were not deleted, or snapshots.
+/// Whether hosts have something left that was protected: volumes that were not deleted, or what the store has of others.
 pub async fn is_any_left(connection: &mut PgConnection, hosts: &[Uuid]) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"select exists (
              select from volumes v where v.host_id = any($1)
-             and (v.deleted_at is null or exists (select from snapshots s where s.volume_id = v.volume_id))
+             and (v.deleted_at is null or exists (select from snapshots s where s.volume_id = v.volume_id)
+                 or exists (select from packs p where p.volume_id = v.volume_id)
+                 or exists (select from volume_keys k where k.volume_id = v.volume_id))
          ) or exists (select from snapshots s join backup_runs r using (run_id) where r.host_id = any($1)) as "is_left!""#,
         hosts,
     )

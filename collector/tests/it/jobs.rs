@@ -18,10 +18,12 @@ use uuid::Uuid;
 use crate::harness::{Collector, eventually, eventually_within};
 
 /// What the leader alone does.
-const FLEET: [&str; 20] = [
+const FLEET: [&str; 23] = [
     "advisories",
     "audit_checkpoint",
     "audit_seal",
+    "backup_garbage",
+    "backup_retention",
     "ca_log",
     "ca_log_removal",
     "ca_log_replay",
@@ -33,6 +35,7 @@ const FLEET: [&str; 20] = [
     "inventory_links",
     "liveness",
     "logins",
+    "pack_verification",
     "partitions",
     "patch_due",
     "probes",

@@ -55,6 +55,27 @@ impl Refs {
             .map(|(salt, ranges)| (salt, ranges.as_slice()))
     }
 
+    /// Adds all chunks of another.
+    pub fn unite(&mut self, other: &Self) {
+        for (salt, theirs) in &other.0 {
+            let ours = self.0.entry(*salt).or_default();
+            // Of most origins two snapshots of a volume need the same.
+            if ours == theirs {
+                continue;
+            }
+            let mut all: Ranges = ours.iter().chain(theirs).copied().collect();
+            all.sort_unstable();
+            let mut united = Ranges::with_capacity(all.len());
+            for (first, last) in all {
+                match united.last_mut() {
+                    Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
+                    Some(_) | None => united.push((first, last)),
+                }
+            }
+            *ours = united;
+        }
+    }
+
     /// How many chunks there are.
     pub fn len(&self) -> u64 {
         let ranges = self.0.values().flatten();
@@ -152,6 +173,25 @@ mod tests {
             }
             let bytes = encode(&refs).unwrap();
             prop_assert_eq!(decode::<Refs>(&bytes, &Limits::default()).unwrap(), refs);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn two_that_are_united_are_as_one_that_was_made_of_all(
+            a in proptest::collection::vec((0_u8..3, prop_oneof![0_u16..40, 65_500..=65_535_u16]), 0..100),
+            b in proptest::collection::vec((0_u8..3, prop_oneof![0_u16..40, 65_500..=65_535_u16]), 0..100),
+        ) {
+            let refs = |chunks: &[(u8, u16)]| {
+                let mut refs = Refs::default();
+                for (origin, counter) in chunks {
+                    refs.insert(salt(*origin), *counter);
+                }
+                refs
+            };
+            let mut united = refs(&a);
+            united.unite(&refs(&b));
+            prop_assert_eq!(united, refs(&[a, b].concat()));
         }
     }
 

@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use infratrack_shared::backup::{Entry, MAX_PACK_BYTES, PackHash, PackKind, Table};
 use infratrack_shared::ids::{HostId, VolumeId};
 use infratrack_shared::wire::backup::PackStored;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::memory::receive;
 use super::runs::volume_of;
@@ -18,7 +18,7 @@ use crate::agents::ingest::invalid;
 use crate::agents::problem::Refusal;
 use crate::agents::service::{message, within};
 use crate::app::App;
-use crate::backups::objects;
+use crate::backups::{objects, orphans};
 use crate::blob::{self, BlobError, Key};
 use crate::http::body;
 use crate::store::packs::{self, NewPack};
@@ -120,17 +120,39 @@ impl Arrived {
             None => {}
         }
         // One that is there without a row came this far before: its name says that it is the same.
-        stored(app.blob.put_whole(&self.key, self.bytes.clone())).await?;
-        within(self.index(app)).await
+        match stored(app.blob.put_whole(&self.key, self.bytes.clone())).await? {
+            blob::Put::Stored => within(self.index(app)).await,
+            blob::Put::Existed => self.adopt(app).await,
+        }
     }
 
     /// Has a new pack and its chunks in the tables.
     async fn index(&self, app: &App) -> Result<Outcome, Refusal> {
+        let transaction = app.pool.begin().await.map_err(unstored)?;
+        self.index_in(transaction).await
+    }
+
+    /// Likewise of one that was in the store before: nobody sweeps it away meanwhile.
+    async fn adopt(&self, app: &App) -> Result<Outcome, Refusal> {
         let mut transaction = app.pool.begin().await.map_err(unstored)?;
+        let is_ours = async {
+            packs::allow_time(&mut transaction).await?;
+            orphans::hold(&mut transaction, &self.key).await
+        };
+        if !is_ours.await.map_err(unstored)? {
+            return Err(changed());
+        }
+        stored(app.blob.put_whole(&self.key, self.bytes.clone())).await?;
+        self.index_in(transaction).await
+    }
+
+    async fn index_in(
+        &self,
+        mut transaction: Transaction<'_, Postgres>,
+    ) -> Result<Outcome, Refusal> {
         packs::allow_time(&mut transaction)
             .await
             .map_err(unstored)?;
-        let now = app.clock.now();
         let new = NewPack {
             volume: self.volume,
             hash: self.hash,
@@ -140,7 +162,6 @@ impl Arrived {
             },
             key_id: self.table.key_id.as_bytes(),
             size_bytes: i32::try_from(self.bytes.len()).unwrap_or(i32::MAX),
-            stored_at: now,
         };
         let inserted = packs::insert(&mut transaction, &new).await;
         let Some(pack_id) = inserted.map_err(unstored)? else {
@@ -203,7 +224,7 @@ impl Arrived {
         }
         stored(self.mend(&app.blob)).await?;
         let done = async {
-            packs::update_sound(&mut transaction, row.pack_id, app.clock.now()).await?;
+            packs::update_sound(&mut transaction, row.pack_id).await?;
             packs::update_chunks_found(&mut transaction, row.pack_id).await
         };
         done.await.map_err(unstored)?;

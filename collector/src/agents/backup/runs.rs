@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use http::StatusCode;
-use infratrack_shared::backup::{MAX_HEAD_BYTES, Refs, Salt};
-use infratrack_shared::codec::{self, Limits};
+use infratrack_shared::backup::{Refs, Salt};
+use infratrack_shared::codec;
 use infratrack_shared::ids::{HostId, SnapshotId, VolumeId};
 use infratrack_shared::limits;
 use infratrack_shared::wire::backup::{
@@ -17,6 +17,7 @@ use crate::agents::ingest::invalid;
 use crate::agents::problem::Refusal;
 use crate::app::App;
 use crate::backups::ending::{self, cut, word};
+use crate::backups::garbage::REFS;
 use crate::backups::objects;
 use crate::blob::Put;
 use crate::store::backup_runs::{self, NewRun};
@@ -40,13 +41,6 @@ pub(super) const MOST_KEYS: i64 = 100;
 const AGENT: usize = 128;
 /// Lost chunks that are named; with more, all is asked anew.
 const MOST_LOST: i64 = 10_000;
-/// Of what a snapshot needs.
-const REFS: Limits = Limits {
-    bytes: MAX_HEAD_BYTES,
-    items: 8_000_000,
-    depth: 8,
-    string_bytes: 64,
-};
 
 /// What this host is to protect.
 pub(super) async fn volumes(
@@ -128,6 +122,7 @@ async fn insert(
     };
     let inserted = async {
         let mut transaction = app.pool.begin().await?;
+        volumes::share(&mut transaction, asked.volume).await?;
         backup_runs::update_stale(&mut transaction, Some(asked.volume), now).await?;
         let inserted = backup_runs::insert(&mut transaction, &new).await?;
         let known = backup_runs::find(&mut transaction, asked.run).await?;

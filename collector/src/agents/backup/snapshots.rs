@@ -268,17 +268,17 @@ struct Found {
     missing: Refs,
 }
 
-/// Chunks that a snapshot needs and the volume lacks; the first of them.
+/// Chunks that a snapshot needs and the volume lacks, or is about to remove; the first of them.
 async fn missing(
     connection: &mut PgConnection,
     volume: VolumeId,
     ranges: &Ranges,
 ) -> sqlx::Result<Refs> {
     let torn = packs::list_torn(connection, volume.0, ranges, MOST_TORN).await?;
-    if torn.is_empty() {
-        return Ok(Refs::default());
+    let mut missing = packs::list_condemned(connection, volume.0, ranges, MOST_MISSING).await?;
+    if !torn.is_empty() {
+        missing.extend(packs::list_missing(connection, volume.0, &torn, MOST_MISSING).await?);
     }
-    let missing = packs::list_missing(connection, volume.0, &torn, MOST_MISSING).await?;
     Ok(of_rows(missing))
 }
 

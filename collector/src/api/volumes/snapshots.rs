@@ -18,6 +18,7 @@ use crate::audit::{self, Change};
 use crate::backups::retention::{self, Reason, Rules, Snapshot};
 use crate::caller::Caller;
 use crate::store::backup_snapshots::{self as store, SnapshotRow};
+use crate::store::garbage;
 
 const REASON_CHARS: usize = 500;
 
@@ -101,15 +102,7 @@ pub async fn kept(app: &App, id: Uuid, rules: Option<Rules>) -> Result<Vec<KeptS
     let mut connection = app.pool.acquire().await?;
     let volume = find(app, &mut connection, id).await?;
     let rows = store::list(&mut connection, id).await?;
-    let snapshots: Vec<_> = rows
-        .iter()
-        .map(|row| Snapshot {
-            id: row.snapshot_id,
-            at: row.at,
-            is_whole: row.is_whole,
-            is_held: row.held_at.is_some(),
-        })
-        .collect();
+    let snapshots: Vec<_> = rows.iter().map(Snapshot::of).collect();
     let reasons = retention::decide(&rules.unwrap_or(volume.retention.0), &snapshots);
     let both = rows.into_iter().zip(reasons);
     Ok(both
@@ -193,4 +186,41 @@ pub async fn set(
     let after = store::find_for_update(&mut transaction, id).await?;
     transaction.commit().await?;
     after.ok_or_else(missing)
+}
+
+/// Deletes a snapshot before its rules do. For two days it is still in the store, though nobody can read it any more.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/volumes/{id}/snapshots/{snapshot}",
+    tag = "backups",
+    params(("id" = Uuid, Path), ("snapshot" = Uuid, Path)),
+    responses((status = 204)),
+)]
+pub async fn delete(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Path((volume, id)): Path<(Uuid, Uuid)>,
+) -> Result<StatusCode, Problem> {
+    let mut transaction = app.pool.begin().await?;
+    let missing = || Problem::missing("snapshot", id);
+    garbage::lock(&mut transaction, volume).await?;
+    let before = store::find_for_update(&mut transaction, id).await?;
+    let before = before.filter(|before| before.volume_id == volume);
+    let before = before.ok_or_else(missing)?;
+    if before.held_at.is_some() {
+        let detail = "somebody holds it; release it first";
+        return Err(Problem::conflict("snapshot_held", detail));
+    }
+    if garbage::update_deleted(&mut transaction, &[id]).await? == 0 {
+        let detail = "a run that is under way relies on it";
+        return Err(Problem::conflict("snapshot_in_use", detail));
+    }
+    garbage::update_protected(&mut transaction, volume).await?;
+    let change = Change::new("snapshot.delete", "snapshot", id);
+    let change = change.before(
+        json!({"volume": volume, "at": before.at.unix_timestamp(), "is_whole": before.is_whole}),
+    );
+    audit::record(&mut transaction, &caller.actor(), change, app.clock.now()).await?;
+    transaction.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
 }

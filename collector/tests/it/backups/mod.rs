@@ -1,11 +1,13 @@
 //! Backups as hosts bring them: a small client that makes real packs and snapshots, over real TLS.
 
 mod ends;
+mod garbage;
 mod refused;
 mod stored;
+mod verified;
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -152,7 +154,7 @@ struct Pack {
 struct Protected {
     id: VolumeId,
     key: VolumeKey,
-    next_salt: AtomicU8,
+    next_salt: AtomicU32,
 }
 
 impl Protected {
@@ -199,7 +201,7 @@ impl Protected {
         Self {
             id,
             key: VolumeKey::new(secret),
-            next_salt: AtomicU8::new(1),
+            next_salt: AtomicU32::new(1),
         }
     }
 
@@ -234,7 +236,9 @@ impl Protected {
 
     fn pack(&self, chunks: &[&[u8]]) -> Pack {
         let number = self.next_salt.fetch_add(1, Ordering::Relaxed);
-        let salt = Salt::new([number; 16]);
+        let mut salt = [0; 16];
+        salt[..4].copy_from_slice(&number.to_be_bytes());
+        let salt = Salt::new(salt);
         let mut builder = PackBuilder::new(self.id, self.key.id(), PackKind::Content);
         let mut compressor = Compressor::new().unwrap();
         let ids = chunks.iter().map(|chunk| {
