@@ -66,7 +66,7 @@ select v.volume_id, d.drill_id, d.state, d.reason, d.started_at, d.ended_at, d.i
     case
         when p.every_s is null then null
         when d.drill_id is null
-            then v.created_at + make_interval(secs => p.every_s * (('x' || right(v.volume_id::text, 4))::bit(16)::integer / 65536.0))
+            then v.created_at + make_interval(secs => p.every_s * ('x' || right(v.volume_id::text, 4))::bit(16)::integer / 65536.0)
         when d.state = 'ok' then d.started_at + make_interval(secs => p.every_s)
         else d.started_at + make_interval(secs => least(p.every_s, 86400))
     end as due_at,
