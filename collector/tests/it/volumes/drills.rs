@@ -248,6 +248,9 @@ async fn a_dump_is_loaded_into_a_throwaway_cluster_and_has_the_rows_of_its_own_m
     );
     let mut rig = Rig::new(&program).await;
     rig.backups.state_dir = dir.path().join("s");
+    // As the package makes it: its users get through to what is theirs.
+    fs::create_dir(&rig.backups.state_dir).unwrap();
+    fs::set_permissions(&rig.backups.state_dir, fs::Permissions::from_mode(0o711)).unwrap();
     let made = rig.volume(json!({"command": {"program": "shop"}})).await;
     let ended = rig.run().await;
     assert_eq!(ended.outcome, Outcome::Ok, "{ended:?}");
