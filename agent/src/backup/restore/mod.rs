@@ -5,8 +5,10 @@ mod bucket;
 mod collector;
 mod fetch;
 mod files;
+mod lanes;
 mod objects;
 mod opened;
+pub mod s3;
 mod source;
 mod target;
 #[cfg(test)]
