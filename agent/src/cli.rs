@@ -187,7 +187,7 @@ pub enum ReadBackup {
         #[arg(long)]
         path: Option<PathBuf>,
     },
-    /// Read every file of a snapshot, and with `--from` every pack of the volume, and compare all of their hashes
+    /// Read every file of a snapshot, and with `--from` and `--s3` every pack of the volume, and compare all of their hashes
     Verify {
         #[command(flatten)]
         from: BackupFrom,
@@ -209,19 +209,21 @@ impl ReadBackup {
 /// What, and from where. A secret is never an argument: arguments are seen by every user.
 #[derive(Debug, Args)]
 pub struct BackupFrom {
-    /// The volume: its name on this host or its id, also of another host's for which this one has a grant. With `--from`
+    /// The volume: its name on this host or its id, also of another host's for which this one has a grant. With `--from` and `--s3`
     /// its id, where there is more than one
     pub volume: Option<String>,
     /// Which snapshot: its id, or `latest`
     #[arg(long, default_value = "latest")]
     pub snapshot: String,
     /// Not from the collector but from a copy of the bucket: the directory that has `backups/` in it
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "s3")]
     pub from: Option<PathBuf>,
+    #[command(flatten)]
+    pub s3: S3From,
     /// A recovery recipient's file of identities: of age, or an ssh key. What this host backed up itself opens without
     #[arg(long, value_name = "FILE")]
     pub identity: Option<PathBuf>,
-    /// The volume's key as `backup keys --wrap-for` printed it, for one of the identities
+    /// A file with the volume's key, wrapped by age for one of the identities, in place of what the store has
     #[arg(long, value_name = "FILE", requires = "identity")]
     pub key: Option<PathBuf>,
 }
@@ -229,6 +231,27 @@ pub struct BackupFrom {
 impl BackupFrom {
     /// Whether no collector is asked, so that there need be no configuration.
     pub fn is_bucket(&self) -> bool {
-        self.from.is_some()
+        self.from.is_some() || self.s3.s3.is_some()
     }
+}
+
+/// A bucket as its provider has it.
+#[derive(Debug, Args)]
+pub struct S3From {
+    /// Not from the collector but from its bucket: `s3://bucket/prefix`. The credentials are AWS_ACCESS_KEY_ID,
+    /// AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN in the environment
+    #[arg(long, value_name = "URL")]
+    pub s3: Option<String>,
+    /// Where S3 is, if it is not that of AWS
+    #[arg(long, value_name = "URL", requires = "s3")]
+    pub endpoint: Option<String>,
+    /// Of the bucket
+    #[arg(long, requires = "s3", default_value = "us-east-1")]
+    pub region: String,
+    /// The bucket is part of the path, not of the host's name
+    #[arg(long, requires = "s3")]
+    pub path_style: bool,
+    /// A file with lines `AWS_ACCESS_KEY_ID=…` and so on, in place of the environment
+    #[arg(long, value_name = "FILE", requires = "s3")]
+    pub credentials: Option<PathBuf>,
 }

@@ -51,6 +51,18 @@ pub fn pinned(pin: [u8; 32]) -> Result<(ClientConfig, Arc<PinnedRoot>), Error> {
     Ok((config, verifier))
 }
 
+/// A connection to a server that the system's certificate authorities vouch for.
+pub fn public() -> Result<ClientConfig, Error> {
+    let mut roots = RootCertStore::empty();
+    // What is no certificate is not trusted, and that is all.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(config)
+}
+
 /// The name a collector must prove.
 pub fn server_name(trust_domain: &str) -> Result<ServerName<'static>, Error> {
     ServerName::try_from(spiffe::collector_server_name(trust_domain))

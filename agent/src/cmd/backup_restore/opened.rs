@@ -4,8 +4,9 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use infratrack_agent::backup::keys::Recovery;
+use infratrack_agent::backup::restore::s3::{self, Location, S3};
 use infratrack_agent::backup::restore::{
-    self, Bucket, Fetcher, Folder, KeySources, Remote, Source,
+    self, Bucket, Fetcher, Folder, KeySources, Objects, Remote, Source,
 };
 use infratrack_agent::backup::run::{self, Host};
 use infratrack_agent::cli::{Backup, BackupFrom};
@@ -63,10 +64,9 @@ impl Opened {
         arguments: &Backup,
         from: &BackupFrom,
     ) -> anyhow::Result<Self> {
-        let store = match (host, &from.from) {
-            (_, Some(dir)) => Store::Bucket(bucket(dir, from)?),
-            (Some(host), None) => Store::Collector(collector(host, from)?),
-            (None, None) => bail!("it is not said from where"),
+        let store = match host {
+            Some(host) if !from.is_bucket() => Store::Collector(collector(host, from)?),
+            Some(_) | None => Store::Bucket(bucket(from)?),
         };
         let state_dir = arguments.backup_dir.as_deref();
         let state_dir = state_dir.unwrap_or(Path::new(run::STATE_DIR));
@@ -123,8 +123,31 @@ fn collector(host: &Host, from: &BackupFrom) -> anyhow::Result<Remote> {
     Ok(Remote::new(collector, volume, host.patience))
 }
 
-fn bucket(dir: &Path, from: &BackupFrom) -> anyhow::Result<Bucket> {
-    let bucket = Bucket::open(dir, volume(dir, from)?)?;
+/// The bucket, or its copy.
+fn objects(from: &BackupFrom) -> anyhow::Result<Box<dyn Objects>> {
+    if let Some(dir) = &from.from {
+        return Ok(Box::new(Folder::new(dir)));
+    }
+    let asked = &from.s3;
+    let url = asked.s3.clone().context("it is not said from where")?;
+    let credentials = match &asked.credentials {
+        Some(path) => s3::credentials_of_file(path)?,
+        None => s3::credentials_of_environment()?,
+    };
+    let location = Location {
+        endpoint: asked.endpoint.clone(),
+        region: asked.region.clone(),
+        is_path_style: asked.path_style,
+        url,
+    };
+    let s3 = S3::new(&location, credentials, run::PATIENCE);
+    Ok(Box::new(s3.with_context(|| location.url.clone())?))
+}
+
+fn bucket(from: &BackupFrom) -> anyhow::Result<Bucket> {
+    let objects = objects(from)?;
+    let volume = volume(&*objects, from)?;
+    let bucket = Bucket::of(objects, volume)?;
     for (path, what) in bucket.damaged() {
         tracing::warn!("{path}: {what}");
     }
@@ -132,21 +155,23 @@ fn bucket(dir: &Path, from: &BackupFrom) -> anyhow::Result<Bucket> {
 }
 
 /// The one that is named, or the one that has the snapshot, or the only one.
-fn volume(dir: &Path, from: &BackupFrom) -> anyhow::Result<VolumeId> {
+fn volume(objects: &dyn Objects, from: &BackupFrom) -> anyhow::Result<VolumeId> {
     if let Some(volume) = &from.volume {
         return volume
             .parse()
             .context("a bucket has volumes by their ids alone");
     }
-    let volumes = Bucket::volumes(&Folder::new(dir))?;
+    let volumes = Bucket::volumes(objects)?;
     if let Ok(id) = from.snapshot.parse::<SnapshotId>() {
-        let path = |volume: &VolumeId| format!("backups/{volume}/snapshots/{id}");
-        let mut with = volumes.iter().copied();
-        let found = with.find(|volume| dir.join(path(volume)).exists());
+        let has_it = |volume: &VolumeId| {
+            let key = format!("backups/{volume}/snapshots/{id}");
+            objects.range(&key, 0..1).is_ok()
+        };
+        let found = volumes.into_iter().find(has_it);
         return found.with_context(|| format!("no volume has snapshot {id}"));
     }
     match volumes.as_slice() {
-        [] => bail!("there is no volume in {}", dir.display()),
+        [] => bail!("there is no volume in {}", objects.name("backups/")),
         [volume] => Ok(*volume),
         many => bail!("there are {} volumes: name one", many.len()),
     }
