@@ -126,7 +126,7 @@ pub async fn change(
     Ok(row)
 }
 
-/// Stops protecting what a volume names. Its snapshots stay as long as its retention keeps them.
+/// Stops protecting what a volume names. 48 hours later its snapshots are deleted, unless somebody holds them.
 #[utoipa::path(
     delete,
     path = "/api/v1/volumes/{id}",

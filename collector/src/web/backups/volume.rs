@@ -5,6 +5,7 @@ use std::sync::Arc;
 use askama::Template;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use infratrack_shared::ids::VolumeId;
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
@@ -18,6 +19,7 @@ use crate::api::volumes::snapshots::{self, KeptSnapshot};
 use crate::api::volumes::{self as api};
 use crate::app::App;
 use crate::backups::retention::Reason;
+use crate::backups::verification::{self, Lost};
 use crate::store::backup_grants::{self, GrantRow};
 use crate::store::backup_run_search::RunRow;
 use crate::store::drill_search::DrillRow;
@@ -56,6 +58,7 @@ struct VolumePage {
     drills_total: i64,
     snapshots: Vec<KeptSnapshot>,
     grants: Vec<GrantRow>,
+    lost: Lost,
     was_asked: bool,
     refused: Option<String>,
 }
@@ -186,6 +189,7 @@ pub async fn show(
     let mut connection = app.pool.acquire().await?;
     let volume = api::find(app, &mut connection, id).await?;
     let grants = backup_grants::list(&mut connection, id).await?;
+    let lost = verification::find_lost(&mut connection, VolumeId(id)).await?;
     drop(connection);
     let query = BackupRunsQuery {
         volume: Some(id),
@@ -209,6 +213,7 @@ pub async fn show(
         drills_total: drilled.total,
         snapshots: snapshots::kept(app, id, None).await?,
         grants,
+        lost,
         was_asked,
         refused: refused.map(complaint),
         frame,

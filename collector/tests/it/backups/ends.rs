@@ -274,6 +274,8 @@ async fn stays_while_it_has_volumes(collector: &Collector, host: &Host) {
     sql("update volumes set deleted_at = now()").await;
     assert_eq!(left().await.1["type"], "volumes_left");
     sql("delete from snapshots").await;
+    assert_eq!(left().await.1["type"], "volumes_left", "its keys are there");
+    sql("delete from volume_keys").await;
     assert_eq!(left().await.0, StatusCode::NO_CONTENT);
     let runs: i64 = sqlx::query_scalar("select count(*) from backup_runs")
         .fetch_one(&collector.pool)
