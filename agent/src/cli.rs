@@ -18,6 +18,7 @@ pub struct Cli {
 
 /// What to do.
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one")]
 pub enum Command {
     /// Run the agent; what systemd starts.
     Run,
@@ -92,6 +93,7 @@ pub struct Backup {
 
 /// What to do about backups.
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one")]
 pub enum BackupCommand {
     /// Back a volume up. Exits with 0 when all is in it, 3 when not all is, 1 when there is no backup, 64 when the
     /// configuration is at fault.
@@ -238,8 +240,8 @@ impl BackupFrom {
 /// A bucket as its provider has it.
 #[derive(Debug, Args)]
 pub struct S3From {
-    /// Not from the collector but from its bucket: `s3://bucket/prefix`. The credentials are AWS_ACCESS_KEY_ID,
-    /// AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN in the environment
+    /// Not from the collector but from its bucket: `s3://bucket/prefix`. The credentials are `AWS_ACCESS_KEY_ID`,
+    /// `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN` in the environment
     #[arg(long, value_name = "URL")]
     pub s3: Option<String>,
     /// Where S3 is, if it is not that of AWS

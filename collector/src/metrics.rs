@@ -221,6 +221,16 @@ impl Metrics {
             "Links of runs to hosts by state",
             self.change_links.clone(),
         );
+        self.register_backups(&mut registry);
+        registry.register("hosts", "Hosts by status", self.hosts.clone());
+        registry.register(
+            "host_status_gauge",
+            "1: healthy, 0: not; only while there are no more hosts than operators.metrics_hosts",
+            self.host_status.clone(),
+        );
+    }
+
+    fn register_backups(&self, registry: &mut Registry) {
         registry.register(
             "backup_packs",
             "Packs of backups that hosts sent",
@@ -256,12 +266,6 @@ impl Metrics {
             "backup_chunks_lost",
             "Chunks that are lost and that nothing stands for",
             self.backup_chunks_lost.clone(),
-        );
-        registry.register("hosts", "Hosts by status", self.hosts.clone());
-        registry.register(
-            "host_status_gauge",
-            "1: healthy, 0: not; only while there are no more hosts than operators.metrics_hosts",
-            self.host_status.clone(),
         );
     }
 

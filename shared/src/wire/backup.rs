@@ -24,6 +24,7 @@ pub struct Volumes {
 }
 
 /// A volume as its host has to know it.
+#[expect(clippy::struct_excessive_bools, reason = "each is told by itself")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
     pub id: VolumeId,

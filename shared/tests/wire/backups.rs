@@ -293,6 +293,7 @@ fn a_word_of_a_newer_release_is_its_catch_all() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a list")]
 fn recorded_documents_about_drills_decode_to_what_was_sent() {
     let begin = BeginDrill {
         protocol: 1,

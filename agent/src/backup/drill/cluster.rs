@@ -1,8 +1,9 @@
 //! A throwaway cluster of PostgreSQL in a drill's scratch, made and run as the dump's own user by the host's server of the same
 //! release. It listens on a socket in a directory that is that user's alone, and syncs nothing.
 
+use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, File};
-use std::io::Write;
+use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -165,7 +166,7 @@ impl<'a> Cluster<'a> {
         let counted = self.dump.counted;
         for role in counted.into_iter().flat_map(|counted| &counted.roles) {
             let role = role.replace('"', "\"\"");
-            script.push_str(&format!("create role \"{role}\" superuser login;\n"));
+            let _ = writeln!(script, "create role \"{role}\" superuser login;");
         }
         for _ in 0..STARTS {
             let (ended, _) = self.sql("postgres", "select 1;\n").await?;

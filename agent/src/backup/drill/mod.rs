@@ -134,9 +134,11 @@ impl Drill<'_> {
         let asked = persist(control, async || collector.begin_drill(&begin).await);
         let begun = runtime.block_on(asked)?;
         self.volume = begun.volume;
-        self.mode = match begun.mode {
-            DrillMode::Database if self.volume.source.command.is_none() => DrillMode::Full,
-            mode => mode,
+        let is_dump = self.volume.source.command.is_some();
+        self.mode = if begun.mode == DrillMode::Database && !is_dump {
+            DrillMode::Full
+        } else {
+            begun.mode
         };
         if self.volume.source.external.is_some() {
             let detail = "what another tool keeps is not restored from here";
@@ -335,6 +337,7 @@ impl Drill<'_> {
     }
 
     /// What ends the drill: somebody, the collector's absence, or what can't be restored.
+    #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
     fn unread(&self, error: anyhow::Error) -> Failure {
         if let Some(cause) = self.control.cause() {
             return cause;

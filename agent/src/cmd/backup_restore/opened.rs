@@ -14,6 +14,7 @@ use infratrack_shared::backup::{Content, KeyId};
 use infratrack_shared::ids::{SnapshotId, VolumeId};
 
 /// Where it is read from.
+#[expect(clippy::large_enum_variant, reason = "there is one")]
 enum Store {
     Bucket(Bucket),
     Collector(Remote),

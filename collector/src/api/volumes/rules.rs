@@ -278,6 +278,7 @@ impl VolumePatch {
 }
 
 /// What is set of drills.
+#[expect(clippy::option_option, reason = "not set, set to nothing, set")]
 struct Drills {
     every_s: Option<Option<i32>>,
     mode: Option<String>,

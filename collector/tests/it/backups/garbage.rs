@@ -262,7 +262,8 @@ async fn sparse_packs_are_written_anew_and_every_live_chunk_is_what_it_was() {
 
 /// Opens every chunk of these, where the tables say that it is, out of objects that are what their names say.
 async fn readable(collector: &Collector, volume: &Protected, refs: &Refs) -> usize {
-    let rows: Vec<(Vec<u8>, i32, i32, i32, Vec<u8>, Vec<u8>)> = sqlx::query_as(
+    type Row = (Vec<u8>, i32, i32, i32, Vec<u8>, Vec<u8>);
+    let rows: Vec<Row> = sqlx::query_as(
         "select o.salt, c.counter, c.offset_bytes, c.length_bytes, c.chunk_id, p.hash
          from chunks c join origins o using (origin_id) join packs p using (pack_id)
          where p.condemned_at is null and p.lost_at is null and not c.is_lost",

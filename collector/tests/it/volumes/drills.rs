@@ -297,6 +297,7 @@ async fn a_dump_that_its_own_check_refuses_fails_the_drill() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "a story")]
 async fn drills_are_due_one_at_a_time_overdue_when_none_was_good_and_asked_for_at_once() {
     let rig = Rig::new("[programs.db]\nargv = [\"/bin/echo\", \"a\"]\n").await;
     let source = json!({"command": {"program": "db"}});

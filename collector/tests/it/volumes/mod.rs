@@ -262,6 +262,7 @@ async fn backups_are_asked_of_agents_and_other_hosts_may_be_let_read_for_a_while
 
 /// A volume of this host with a run under way, one that failed, a snapshot and a grant, that all have this text wherever a host or a
 /// person can bring it; its id.
+#[expect(clippy::too_many_lines, reason = "all that a page shows")]
 pub(crate) async fn volume_of(collector: &Collector, host: &str, text: &str) -> String {
     let owner: String = text
         .chars()

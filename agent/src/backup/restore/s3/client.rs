@@ -129,13 +129,11 @@ async fn limited<T>(
     step: &str,
     work: impl Future<Output = anyhow::Result<T>>,
 ) -> Result<T, Trouble> {
-    match timeout(limit, work).await {
-        Ok(done) => done.map_err(|error| Trouble::Again(None, other(error))),
-        Err(_) => {
-            let why = format!("it did not {step} within {limit:?}");
-            Err(Trouble::Again(None, io::Error::other(why)))
-        }
-    }
+    let Ok(done) = timeout(limit, work).await else {
+        let why = format!("it did not {step} within {limit:?}");
+        return Err(Trouble::Again(None, io::Error::other(why)));
+    };
+    done.map_err(|error| Trouble::Again(None, other(error)))
 }
 
 async fn collected(body: Incoming, limit: usize) -> Result<Vec<u8>, Trouble> {
