@@ -2,6 +2,7 @@
 //!
 //! A route that is not in here does not exist; tests walk the same table.
 
+mod backups;
 mod hosts;
 
 use std::sync::{Arc, LazyLock};
@@ -192,7 +193,7 @@ static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
     table.extend(hosts::api());
     table.extend(patches());
     table.extend(changes());
-    table.extend(backups());
+    table.extend(backups::routes());
     table.extend(administration());
     table
 });
@@ -240,58 +241,6 @@ fn changes() -> Vec<Route> {
         api(VIEWER, routes!(changes::runs::hosts)),
         api(VIEWER, routes!(changes::runs::tasks)),
         api(VIEWER, routes!(changes::runs::results)),
-    ]
-}
-
-/// What is protected, and what there is to restore.
-fn backups() -> Vec<Route> {
-    use api::drills;
-    use api::volumes::{self, edit, grants, runs, snapshots};
-    use web::backups::{self, act, drill, proof, volume};
-    let started = |route: Route| route.or_scope(Scope::Backup);
-    let form = |access, path, handler| Route::page(access, Method::POST, path, handler);
-    let delete = "/volumes/{id}/delete";
-    vec![
-        Route::page(VIEWER, Method::GET, "/backups", get(backups::list)),
-        form(OPERATOR, "/backups/run", post(act::run_all)),
-        Route::page(LEAD, Method::GET, "/volumes/new", get(act::new)),
-        form(LEAD, "/volumes", post(act::create)),
-        Route::page(VIEWER, Method::GET, "/volumes/{id}", get(volume::page)),
-        form(LEAD, "/volumes/{id}/edit", post(act::change)),
-        form(OPERATOR, "/volumes/{id}/run", post(act::run)),
-        form(OPERATOR, "/volumes/{id}/order", post(act::order)),
-        form(LEAD, "/volumes/{id}/hold", post(act::hold)),
-        form(ADMIN, delete, post(act::delete)).step_up(),
-        Route::page(VIEWER, Method::GET, "/backups/proof", get(proof::page)),
-        Route::page(VIEWER, Method::GET, "/drills/{id}", get(drill::page)),
-        Route::page(
-            VIEWER,
-            Method::GET,
-            "/drills/{id}/report",
-            get(drill::report),
-        ),
-        form(OPERATOR, "/drills/{id}/cancel", post(drill::cancel)),
-        form(OPERATOR, "/volumes/{id}/drill", post(drill::ask)),
-        api(VIEWER, routes!(volumes::list)),
-        api(LEAD, routes!(edit::create)),
-        api(VIEWER, routes!(volumes::get)),
-        api(LEAD, routes!(edit::update)),
-        api(ADMIN, routes!(edit::delete)).step_up(),
-        api(VIEWER, routes!(snapshots::list)),
-        api(ADMIN, routes!(snapshots::delete)).step_up(),
-        api(LEAD, routes!(snapshots::hold)),
-        api(LEAD, routes!(snapshots::release)),
-        api(VIEWER, routes!(grants::list)),
-        api(LEAD, routes!(grants::create)).step_up(),
-        api(LEAD, routes!(grants::delete)),
-        api(VIEWER, routes!(runs::list)),
-        started(api(OPERATOR, routes!(runs::create))),
-        api(VIEWER, routes!(runs::get)),
-        started(api(OPERATOR, routes!(runs::order))),
-        api(VIEWER, routes!(drills::list)),
-        started(api(OPERATOR, routes!(drills::create))),
-        api(VIEWER, routes!(drills::get)),
-        started(api(OPERATOR, routes!(drills::cancel))),
     ]
 }
 
