@@ -62,8 +62,8 @@ disk() {
 
 # What the agent is measured beside: run by the benchmark, never as services of this machine.
 peers() {
-    if ! { have prometheus-node-exporter && have zabbix_agentd && have facter && have ansible; }; then
-        without_services packages prometheus-node-exporter zabbix-agent facter ansible-core
+    if ! { have prometheus-node-exporter && have zabbix_agentd && have facter && have ansible && have restic; }; then
+        without_services packages prometheus-node-exporter zabbix-agent facter ansible-core restic
     fi
 }
 

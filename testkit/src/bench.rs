@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod beats;
 pub mod changes;
 pub mod connection;
 pub mod cpu;

@@ -2,11 +2,12 @@
 //! versions and no locks; [`crate::aws`] has.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use s3s::auth::SimpleAuth;
-use s3s::service::S3ServiceBuilder;
+use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s_fs::FileSystem;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -27,21 +28,10 @@ impl S3 {
     /// Starts it on a free port, with the credentials `testing` and `testing`.
     pub async fn start() -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
-        let files = FileSystem::new(dir.path()).map_err(|error| anyhow::anyhow!("{error:?}"))?;
-        let mut builder = S3ServiceBuilder::new(files);
-        builder.set_auth(SimpleAuth::from_single(KEY, KEY));
-        let service = builder.build();
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let mut serving = JoinSet::new();
-        serving.spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                let service = service.clone();
-                let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-                connections.spawn(served);
-            }
-        });
+        serving.spawn(serve(service(dir.path())?, listener));
         Ok(Self {
             address,
             dir,
@@ -59,6 +49,24 @@ impl S3 {
         Ok(std::fs::create_dir(self.dir.path().join(name))?)
     }
 
+    /// The bytes of a bucket's objects.
+    pub fn stored_bytes(&self, bucket: &str) -> anyhow::Result<u64> {
+        let mut sum = 0;
+        let mut folders = vec![self.dir.path().join(bucket)];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder)? {
+                let entry = entry?;
+                let meta = entry.metadata()?;
+                if meta.is_dir() {
+                    folders.push(entry.path());
+                } else {
+                    sum += meta.len();
+                }
+            }
+        }
+        Ok(sum)
+    }
+
     /// Puts an object into a bucket, past the protocol.
     pub fn object(&self, bucket: &str, key: &str, bytes: impl AsRef<[u8]>) -> anyhow::Result<()> {
         let path = self.dir.path().join(bucket).join(key);
@@ -66,5 +74,28 @@ impl S3 {
             std::fs::create_dir_all(folder)?;
         }
         Ok(std::fs::write(path, bytes)?)
+    }
+}
+
+/// Serves the files below a directory, whose folders are buckets, as long as this process lives.
+pub async fn run(dir: &Path, address: SocketAddr) -> anyhow::Result<()> {
+    serve(service(dir)?, TcpListener::bind(address).await?).await;
+    Ok(())
+}
+
+fn service(dir: &Path) -> anyhow::Result<S3Service> {
+    let files = FileSystem::new(dir).map_err(|error| anyhow::anyhow!("{error:?}"))?;
+    let mut builder = S3ServiceBuilder::new(files);
+    builder.set_auth(SimpleAuth::from_single(KEY, KEY));
+    Ok(builder.build())
+}
+
+async fn serve(service: S3Service, listener: TcpListener) {
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service.clone());
+        connections.spawn(served);
+        // What has ended is not kept.
+        while connections.try_join_next().is_some() {}
     }
 }

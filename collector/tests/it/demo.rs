@@ -18,19 +18,25 @@ pub(crate) struct Demo {
 impl Demo {
     /// On these ports of the loopback: operators, agents, enrollment.
     pub(crate) fn start(dir: &Path, ports: [u16; 3]) -> Self {
+        Self::with(dir, ports, |_| ())
+    }
+
+    /// Likewise, after its command was changed.
+    pub(crate) fn with(dir: &Path, ports: [u16; 3], change: impl FnOnce(&mut Command)) -> Self {
         binary("infratrack-agent").unwrap();
         drop(std::fs::remove_file(dir.join("demo.json")));
         let [operators, agents, enroll] = ports.map(|port| format!("127.0.0.1:{port}"));
-        let process = Command::new(env!("CARGO_BIN_EXE_infratrack-collector"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_infratrack-collector"));
+        command
             .args(["demo", "--operator-listen", &operators])
             .args(["--agent-listen", &agents, "--enroll-listen", &enroll])
             .arg("--data-dir")
             .arg(dir)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(std::fs::File::create(dir.join("demo.log")).unwrap())
-            .spawn()
-            .unwrap();
+            .stderr(std::fs::File::create(dir.join("demo.log")).unwrap());
+        change(&mut command);
+        let process = command.spawn().unwrap();
         Self { process }
     }
 
@@ -75,7 +81,17 @@ pub(crate) async fn manifest(dir: &Path) -> Value {
     .await
 }
 
-async fn get(manifest: &Value, path: &str) -> Option<Value> {
+pub(crate) async fn get(manifest: &Value, path: &str) -> Option<Value> {
+    ask(manifest, http::Method::GET, path, "").await
+}
+
+/// The document of the answer; `None` where there was none.
+pub(crate) async fn ask(
+    manifest: &Value,
+    method: http::Method,
+    path: &str,
+    body: &str,
+) -> Option<Value> {
     let address = manifest["operator_url"]
         .as_str()?
         .strip_prefix("http://")?
@@ -85,11 +101,16 @@ async fn get(manifest: &Value, path: &str) -> Option<Value> {
     let io = hyper_util::rt::TokioIo::new(stream);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.ok()?;
     tokio::spawn(connection);
-    let request = http::Request::get(path)
+    let request = http::Request::builder()
+        .method(method)
+        .uri(path)
         .header("host", address)
+        .header("content-type", "application/json")
         .header("x-api-token", token);
     let request = request
-        .body(http_body_util::Empty::<bytes::Bytes>::new())
+        .body(http_body_util::Full::new(bytes::Bytes::from(
+            body.to_owned(),
+        )))
         .ok()?;
     let body = sender.send_request(request).await.ok()?.into_body();
     let body = http_body_util::BodyExt::collect(body)

@@ -15,12 +15,12 @@ use crate::demo::{Demo, kinds, manifest};
 use crate::harness::eventually;
 
 /// Three ports that were free a moment ago.
-fn free_ports() -> [u16; 3] {
+pub(crate) fn free_ports() -> [u16; 3] {
     let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
-fn kill_process_in(file: &Path) {
+pub(crate) fn kill_process_in(file: &Path) {
     let text = std::fs::read_to_string(file).unwrap();
     let pid: i32 = text.lines().next().unwrap().trim().parse().unwrap();
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Empty};
+use http::{Request, Response, StatusCode, header, request};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -247,7 +247,7 @@ async fn explain_slowest(
 pub struct Client {
     address: SocketAddr,
     token: String,
-    sender: SendRequest<Empty<Bytes>>,
+    sender: SendRequest<Full<Bytes>>,
 }
 
 impl Client {
@@ -261,7 +261,7 @@ impl Client {
         })
     }
 
-    async fn open(address: SocketAddr) -> anyhow::Result<SendRequest<Empty<Bytes>>> {
+    async fn open(address: SocketAddr) -> anyhow::Result<SendRequest<Full<Bytes>>> {
         let stream = tokio::net::TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
@@ -298,14 +298,36 @@ impl Client {
     }
 
     async fn send(&mut self, path: &str) -> anyhow::Result<Response<Incoming>> {
+        self.request(Request::get(path), Bytes::new()).await
+    }
+
+    async fn request(
+        &mut self,
+        request: request::Builder,
+        body: Bytes,
+    ) -> anyhow::Result<Response<Incoming>> {
         if self.sender.ready().await.is_err() {
             self.sender = Self::open(self.address).await?;
         }
-        let request = Request::get(path)
+        let request = request
             .header(header::HOST, self.address.to_string())
             .header("x-api-token", &self.token)
-            .body(Empty::new())?;
+            .body(Full::new(body))?;
         Ok(self.sender.send_request(request).await?)
+    }
+
+    /// The document of an answer that something was made.
+    pub async fn create(&mut self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
+        let response = self.request(request, body.to_string().into()).await?;
+        let status = response.status();
+        let body = response.into_body().collect().await?.to_bytes();
+        anyhow::ensure!(
+            status == StatusCode::CREATED,
+            "POST {path}: {status} {}",
+            String::from_utf8_lossy(&body)
+        );
+        Ok(serde_json::from_slice(&body)?)
     }
 
     async fn ask(&mut self, path: &str) -> anyhow::Result<Bytes> {

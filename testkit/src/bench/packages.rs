@@ -5,7 +5,7 @@
 pub mod report;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -25,12 +25,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::api::Client;
-use super::connection::Target;
+use super::beats::Beats;
 use super::cpu;
-use super::drive::{self, Load};
 use super::members::{Member, Registry};
 use super::percentile;
-use super::sender::Sender;
 use super::subject::Subject;
 use crate::postgres::reachable_tempdir;
 
@@ -46,8 +44,6 @@ const INTERVAL_S: f64 = 30.0;
 const BEATING: usize = 500;
 /// Without any inventory under way.
 const QUIET: Duration = Duration::from_secs(20);
-/// A chunk of heartbeats.
-const CHUNK: Duration = Duration::from_secs(5);
 /// Hosts that the raw loader loads.
 const LOADED: usize = 1000;
 /// What begins on every listener.
@@ -118,7 +114,8 @@ pub async fn run(options: Options, say: impl Fn(&str)) -> anyhow::Result<Results
     say("hosts are entered");
     let loader_rows_per_s = load(&subject, &members, options).await?;
     say(&format!("raw loader: {loader_rows_per_s:.0} rows/s"));
-    let beats = Beats::start(&subject, &registry, beating, options)?;
+    let rate = options.hosts as f64 / INTERVAL_S;
+    let beats = Beats::start(subject.agents, &registry, beating, rate)?;
     tokio::time::sleep(QUIET).await;
     let quiet = beats.take();
     let members = Arc::new(members);
@@ -153,8 +150,8 @@ pub async fn run(options: Options, say: impl Fn(&str)) -> anyhow::Result<Results
     Ok(Results {
         options,
         loader_rows_per_s,
-        quiet_p50_ms: quiet.0,
-        quiet_p99_ms: quiet.1,
+        quiet_p50_ms: quiet.p50_ms,
+        quiet_p99_ms: quiet.p99_ms,
         first,
         unchanged,
         rows,
@@ -221,92 +218,6 @@ async fn pending(connection: &mut PgConnection) -> anyhow::Result<u64> {
     Ok(rows.rows_affected())
 }
 
-/// Heartbeats from a thread of their own, as long as it is asked for.
-struct Beats {
-    ends: Arc<AtomicBool>,
-    latencies: Arc<std::sync::Mutex<Vec<u32>>>,
-    thread: std::thread::JoinHandle<anyhow::Result<()>>,
-}
-
-impl Beats {
-    fn start(
-        subject: &Subject,
-        registry: &Arc<Registry>,
-        members: Vec<Member>,
-        options: Options,
-    ) -> anyhow::Result<Self> {
-        let ends = Arc::new(AtomicBool::new(false));
-        let latencies = Arc::new(std::sync::Mutex::new(Vec::new()));
-        let target = Target {
-            address: subject.agents,
-            name: registry.server_name()?,
-        };
-        let rate = options.hosts as f64 / INTERVAL_S;
-        let (registry, end, all) = (
-            Arc::clone(registry),
-            Arc::clone(&ends),
-            Arc::clone(&latencies),
-        );
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
-            runtime.block_on(async move {
-                let senders = members.into_iter().enumerate();
-                let senders = senders.map(|(index, member)| Sender::new(index, member));
-                let (mut lines, _) = drive::open(&registry, &target, senders.collect()).await?;
-                while !end.load(Ordering::Relaxed) {
-                    let load = Load {
-                        in_flight: 64,
-                        lasts: CHUNK,
-                        rate: Some(rate),
-                    };
-                    let driven;
-                    (lines, driven) = drive::live(lines, load).await?;
-                    ensure!(driven.refused() == 0, "heartbeats were refused: {driven:?}");
-                    let mut all = all
-                        .lock()
-                        .unwrap_or_else(std::sync::PoisonError::into_inner);
-                    all.extend(driven.latencies_us);
-                }
-                anyhow::Ok(())
-            })
-        });
-        Ok(Self {
-            ends,
-            latencies,
-            thread,
-        })
-    }
-
-    /// p50 and p99 in milliseconds of those since the last time.
-    fn take(&self) -> (f64, f64) {
-        let mut all = self
-            .latencies
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut taken = std::mem::take(&mut *all);
-        taken.sort_unstable();
-        let took: Vec<_> = taken
-            .iter()
-            .map(|us| Duration::from_micros((*us).into()))
-            .collect();
-        let at = |share| percentile(&took, share).as_secs_f64() * 1000.0;
-        if took.is_empty() {
-            (f64::NAN, f64::NAN)
-        } else {
-            (at(0.5), at(0.99))
-        }
-    }
-
-    fn stop(self) -> anyhow::Result<()> {
-        self.ends.store(true, Ordering::Relaxed);
-        self.thread
-            .join()
-            .map_err(|_| anyhow::anyhow!("the heartbeats' thread panicked"))?
-    }
-}
-
 async fn report_all(
     subject: &Subject,
     registry: &Arc<Registry>,
@@ -347,13 +258,13 @@ async fn report_all(
         done??;
     }
     let elapsed = begin.elapsed();
-    let (beat_p50_ms, beat_p99_ms) = beats.take();
+    let took = beats.take();
     Ok(Reported {
         elapsed,
         collector: cpu::of_process(pid)?.saturating_sub(before.0),
         postgres: cpu::of_family(subject.postmaster)?.saturating_sub(before.1),
-        beat_p50_ms,
-        beat_p99_ms,
+        beat_p50_ms: took.p50_ms,
+        beat_p99_ms: took.p99_ms,
         again: again.load(Ordering::Relaxed),
     })
 }

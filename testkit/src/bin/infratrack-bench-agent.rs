@@ -1,7 +1,8 @@
 //! `infratrack-bench-agent`: the agent on this machine beside its peers, in one run (`bench::agent`).
 //!
 //! Starts a collector with an agent, `node_exporter` and `zabbix_agentd`, all of its own, watches them while they
-//! idle, then takes facts in turns with facter and ansible; and what inventories and checks for updates take. Writes what it
+//! idle, then takes facts in turns with facter and ansible; what inventories and checks for updates take; and backups, in
+//! turns with restic. Writes what it
 //! found into `docs/benchmarks.md`. Fails where a goal is missed. Called by `make bench`, and by `make soak` for an hour.
 
 use std::ffi::OsString;
@@ -21,9 +22,10 @@ use infratrack_testkit::bench::agent::peers::{
 };
 use infratrack_testkit::bench::agent::report::{self, Daemon, Results};
 use infratrack_testkit::bench::agent::taking::{self, Taking};
-use infratrack_testkit::bench::agent::{alone, checks, facts, inventory};
+use infratrack_testkit::bench::agent::{alone, backups, checks, facts, inventory};
 use infratrack_testkit::bench::{document, machine};
 use infratrack_testkit::process::Process;
+use infratrack_testkit::s3::S3;
 use tokio::time::{Instant, Interval, interval, sleep};
 
 /// Caches are filled, and the agent's store has had its minute of idleness.
@@ -38,6 +40,8 @@ enum Part {
     Daemons,
     /// Inventories and checks for updates
     Packages,
+    /// Backups and restores
+    Backups,
 }
 
 #[derive(Debug, Parser)]
@@ -54,12 +58,18 @@ struct Arguments {
     /// Heartbeats of the soak in fast time
     #[arg(long, default_value_t = 100_000)]
     heartbeats: u64,
+    /// Rounds of backups
+    #[arg(long, default_value_t = 3)]
+    backups: u64,
+    /// What is backed up, in MiB
+    #[arg(long, default_value_t = 1024)]
+    corpus: u64,
     /// The agent as it is shipped
     #[arg(long, default_value = "target/agent/infratrack-agent")]
     agent: PathBuf,
     #[arg(long, default_value = "target/release/infratrack-collector")]
     collector: PathBuf,
-    /// Takes the results in its sections `agent` and `agent-packages`
+    /// Takes the results in its sections `agent`, `agent-packages` and `agent-backups`
     #[arg(long, default_value = "docs/benchmarks.md")]
     document: PathBuf,
     /// A program that this process runs, to say what it took
@@ -80,8 +90,11 @@ async fn main() -> anyhow::Result<ExitCode> {
     if is_asked(Part::Packages) {
         packages(&arguments).await?;
     }
+    if is_asked(Part::Backups) {
+        missed |= backups(&arguments).await?;
+    }
     if is_asked(Part::Daemons) {
-        missed = daemons(&arguments).await?;
+        missed |= daemons(&arguments).await?;
     }
     Ok(ExitCode::from(u8::from(missed)))
 }
@@ -126,6 +139,51 @@ async fn packages(arguments: &Arguments) -> anyhow::Result<()> {
     let text = taking::text(&taking);
     say(&text);
     document::write_section(&arguments.document, "agent-packages", &text)
+}
+
+/// Answers whether a goal is missed.
+async fn backups(arguments: &Arguments) -> anyhow::Result<bool> {
+    let work = tempfile::Builder::new().prefix("bench-agent").tempdir()?;
+    let work = work.path();
+    readable_by_postgres(work)?;
+    // Its work is not the measuring process's.
+    let runtime = tokio::runtime::Runtime::new()?;
+    let s3 = runtime.spawn(S3::start()).await??;
+    for bucket in [backups::BUCKET, backups::RESTIC] {
+        s3.bucket(bucket)?;
+    }
+    let mut demo = demo(arguments, work)?;
+    let config = work.join("collector.toml");
+    fs::write(&config, backups::collector_config(&s3))?;
+    demo.arg("--config").arg(&config);
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+        demo.env(name, "testing");
+    }
+    let demo = Process::start(&mut demo, &work.join("demo.log"), Stdio::null())?;
+    let setting = backups::Setting {
+        agent: &arguments.agent,
+        demo: &work.join("demo"),
+        collector: demo.pid(),
+        work,
+        s3: &s3,
+        rounds: arguments.backups,
+        mib: arguments.corpus,
+    };
+    let measured = match agent_of(work).await {
+        Ok(_) => backups::measure(&setting, say).await,
+        Err(error) => Err(error),
+    };
+    stop(demo).await?;
+    drop(s3);
+    runtime.shutdown_background();
+    let results = measured?;
+    let date = Clock::system().now().date().to_string();
+    let command = std::env::args().collect::<Vec<_>>().join(" ");
+    let text = backups::report::text(&results, &date, &machine::describe()?, &command);
+    say(&text);
+    document::write_section(&arguments.document, "agent-backups", &text)?;
+    let goals = backups::report::goals(&results);
+    Ok(!goals.iter().all(backups::report::Goal::holds))
 }
 
 async fn measure(arguments: &Arguments, work: &Path) -> anyhow::Result<Results> {

@@ -25,7 +25,7 @@ use crate::harness::eventually;
 use crate::hosts::call;
 
 /// As the daemon has it done.
-async fn rehearse(rig: &Rig, mode: Option<DrillMode>) -> EndDrill {
+pub(super) async fn rehearse(rig: &Rig, mode: Option<DrillMode>) -> EndDrill {
     let volume = volumes(rig).await.remove(0);
     let host = rig.backups.clone();
     let drill = tokio::task::spawn_blocking(move || {
@@ -62,7 +62,7 @@ fn packs(rig: &Rig) -> Vec<PathBuf> {
     found
 }
 
-fn scratch_is_empty(rig: &Rig) -> bool {
+pub(super) fn scratch_is_empty(rig: &Rig) -> bool {
     let left = fs::read_dir(rig.backups.state_dir.join("drills")).unwrap();
     left.count() == 0
 }
@@ -141,14 +141,14 @@ async fn a_volume_of_files_is_proven_until_a_byte_of_it_is_lost() {
 }
 
 /// A database of a cluster of its own.
-struct Shop {
+pub(super) struct Shop {
     server: Child,
-    socket: PathBuf,
+    pub(super) socket: PathBuf,
 }
 
 impl Shop {
     /// As another user where this one is root, whom Postgres refuses.
-    fn command(program: &str) -> Command {
+    pub(super) fn command(program: &str) -> Command {
         let mut command = Command::new(program);
         if Uid::effective().is_root() {
             let user = User::from_name("postgres").unwrap().unwrap();
@@ -159,7 +159,7 @@ impl Shop {
         command
     }
 
-    async fn start(dir: &Path, bin: &Path) -> Self {
+    pub(super) async fn start(dir: &Path, bin: &Path) -> Self {
         let socket = dir.join("shop");
         fs::create_dir(&socket).unwrap();
         if Uid::effective().is_root() {
@@ -193,13 +193,13 @@ impl Shop {
         shop
     }
 
-    async fn connect(&self, database: &str) -> Option<PgConnection> {
+    pub(super) async fn connect(&self, database: &str) -> Option<PgConnection> {
         let options = PgConnectOptions::new().socket(&self.socket);
         let options = options.username("shop").database(database);
         PgConnection::connect_with(&options).await.ok()
     }
 
-    async fn run(&self, sql: &'static str) {
+    pub(super) async fn run(&self, sql: &'static str) {
         let mut connection = self.connect("postgres").await.unwrap();
         connection.execute(sqlx::raw_sql(sql)).await.unwrap();
         connection.close().await.unwrap();
@@ -215,7 +215,7 @@ impl Drop for Shop {
 }
 
 /// Where this machine's servers are.
-fn bin() -> PathBuf {
+pub(super) fn bin() -> PathBuf {
     let homes = fs::read_dir("/usr/lib/postgresql").unwrap();
     let bins = homes.map(|home| home.unwrap().path().join("bin"));
     let found = bins.filter(|bin| bin.join("pg_dump").exists() && bin.join("postgres").exists());

@@ -2,6 +2,9 @@
 
 mod agent;
 mod drills;
+mod kills;
+mod large;
+mod live_database;
 mod restore;
 
 use http::{Method, StatusCode};

@@ -21,14 +21,14 @@ use crate::harness::Host;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A volume, from a host that may not be its own.
-struct Reader {
-    remote: Remote,
+pub(super) struct Reader {
+    pub(super) remote: Remote,
     keys: KeySources,
 }
 
 impl Reader {
     /// On the host that the volume is of.
-    fn own(rig: &Rig, volume: &Value) -> Self {
+    pub(super) fn own(rig: &Rig, volume: &Value) -> Self {
         let volume = id(volume);
         Self {
             remote: Remote::new(rig.backups.collector.clone(), volume, PATIENCE),
@@ -37,7 +37,7 @@ impl Reader {
     }
 
     /// On another, with a recovery identity.
-    fn other(rig: &Rig, host: &Host, volume: &Value) -> Self {
+    pub(super) fn other(rig: &Rig, host: &Host, volume: &Value) -> Self {
         let volume = id(volume);
         let address = rig.collector.server.addresses.agents.to_string();
         let collector = remote::Collector::new(host.dir.path().to_owned(), vec![address]);
@@ -50,14 +50,14 @@ impl Reader {
         }
     }
 
-    fn open(&self) -> anyhow::Result<Opened> {
+    pub(super) fn open(&self) -> anyhow::Result<Opened> {
         let found = self.remote.snapshots(None)?;
         let newest = found.snapshots.first().expect("there is a snapshot");
         let key = |id| self.keys.find(id, || self.remote.wrapped_key(id));
         Opened::open(&self.remote, self.remote.volume(), newest.id, key)
     }
 
-    fn restore(&self, to: &Path, options: &Options) -> (Restored, u64) {
+    pub(super) fn restore(&self, to: &Path, options: &Options) -> (Restored, u64) {
         fs::create_dir_all(to).unwrap();
         let (opened, meter) = (self.open().unwrap(), Meter::default());
         let (from, root) = (opened.fetcher(&self.remote), &opened.manifest.root);
@@ -71,7 +71,7 @@ fn id(volume: &Value) -> VolumeId {
 }
 
 /// Restoring blocks its thread.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap()
 }
 
@@ -87,7 +87,7 @@ fn www(rig: &Rig) -> PathBuf {
     www
 }
 
-fn below(to: &Path, path: &Path) -> PathBuf {
+pub(super) fn below(to: &Path, path: &Path) -> PathBuf {
     to.join(path.strip_prefix("/").unwrap())
 }
 

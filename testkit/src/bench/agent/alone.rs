@@ -23,6 +23,9 @@ use super::super::rounds::median;
 pub struct Cost {
     pub wall: Duration,
     pub cpu: Duration,
+    /// The part of it that the kernel's work is not in.
+    #[serde(default)]
+    pub user: Duration,
     /// Of the largest process.
     pub peak_bytes: u64,
 }
@@ -40,6 +43,7 @@ impl Cost {
         Some(Self {
             wall: seconds(of(|cost| cost.wall.as_secs_f64())?)?,
             cpu: seconds(of(|cost| cost.cpu.as_secs_f64())?)?,
+            user: seconds(of(|cost| cost.user.as_secs_f64())?)?,
             peak_bytes: of(|cost| cost.peak_bytes as f64)? as u64,
         })
     }
@@ -89,6 +93,7 @@ pub fn run_here(command: &[OsString]) -> anyhow::Result<Cost> {
     Ok(Cost {
         wall,
         cpu: micros(user) + micros(system),
+        user: micros(user),
         peak_bytes: usage.max_rss().unsigned_abs() * 1024,
     })
 }

@@ -99,5 +99,6 @@ async fn own(check: &mut Command) -> anyhow::Result<Cost> {
         wall,
         cpu,
         peak_bytes,
+        ..Cost::default()
     })
 }

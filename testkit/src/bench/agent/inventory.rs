@@ -206,6 +206,7 @@ async fn cost(agent: u32, work: impl AsyncFnOnce() -> anyhow::Result<()>) -> any
         wall,
         cpu: usage::measure(agent)?.cpu.saturating_sub(before),
         peak_bytes: usage::peak_bytes(agent)?,
+        ..Cost::default()
     })
 }
 

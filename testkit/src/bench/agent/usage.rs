@@ -50,6 +50,12 @@ pub fn measure(root: u32) -> anyhow::Result<Usage> {
     Ok(usage)
 }
 
+/// The memory that a process has, without its children's.
+pub fn rss_bytes(pid: u32) -> anyhow::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    Ok(line(&status, "VmRSS:")? * 1024)
+}
+
 /// The most memory that a process had since it started, or since that was reset.
 pub fn peak_bytes(pid: u32) -> anyhow::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
