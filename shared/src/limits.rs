@@ -42,6 +42,8 @@ pub const BACKUP_BYTES: usize = 128 * 1024;
 pub const BACKUP_MISSING_IDS: usize = 2_000;
 /// Ids in one question where chunks are.
 pub const BACKUP_PLACES: usize = 2_000;
+/// Places in an answer that nobody asked for by their ids.
+pub const BACKUP_NEIGHBORS: usize = 4_096;
 /// Snapshots in one answer.
 pub const BACKUP_SNAPSHOTS: usize = 500;
 /// Volumes of one host.

@@ -186,8 +186,12 @@ impl Collector {
         ids: &[ChunkId],
     ) -> Result<Places, UplinkError> {
         let ids = joined(ids);
-        self.ask(path::BACKUP_PLACES, &PlacesAsked { volume, ids })
-            .await
+        let asked = PlacesAsked {
+            volume,
+            ids,
+            has_neighbors: true,
+        };
+        self.ask(path::BACKUP_PLACES, &asked).await
     }
 
     /// Commits a snapshot; or says which chunks it lacks.

@@ -212,6 +212,7 @@ pub async fn list_held(
 /// Where a chunk is.
 #[derive(Clone, Debug)]
 pub struct PlaceRow {
+    pub origin_id: i64,
     pub chunk_id: Vec<u8>,
     pub hash: Vec<u8>,
     pub offset_bytes: i32,
@@ -229,12 +230,43 @@ pub async fn list_places(
 ) -> sqlx::Result<Vec<PlaceRow>> {
     sqlx::query_as!(
         PlaceRow,
-        "select distinct on (c.chunk_id) c.chunk_id, p.hash, c.offset_bytes, c.length_bytes, o.salt, o.algorithm, c.counter
+        "select distinct on (c.chunk_id) c.origin_id, c.chunk_id, p.hash, c.offset_bytes, c.length_bytes, o.salt, o.algorithm, c.counter
          from chunks c join origins o using (origin_id) join packs p using (pack_id)
          where c.chunk_id = any($2) and o.volume_id = $1 and not c.is_lost and p.lost_at is null
          order by c.chunk_id, p.condemned_at is not null, c.origin_id, c.counter",
         volume.0,
         ids,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// Chunks of one origin, whose counters are from `first` to `last`.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    pub origin_id: i64,
+    pub first: i32,
+    pub last: i32,
+}
+
+/// Where the chunks of these windows are, without those of packs that are to go.
+pub async fn list_in_windows(
+    connection: &mut PgConnection,
+    windows: &[Window],
+) -> sqlx::Result<Vec<PlaceRow>> {
+    let origins: Vec<_> = windows.iter().map(|window| window.origin_id).collect();
+    let first: Vec<_> = windows.iter().map(|window| window.first).collect();
+    let last: Vec<_> = windows.iter().map(|window| window.last).collect();
+    sqlx::query_as!(
+        PlaceRow,
+        "select c.origin_id, c.chunk_id, p.hash, c.offset_bytes, c.length_bytes, o.salt, o.algorithm, c.counter
+         from unnest($1::int8[], $2::int4[], $3::int4[]) w (origin_id, first, last)
+         join chunks c on c.origin_id = w.origin_id and c.counter between w.first and w.last
+         join origins o on o.origin_id = c.origin_id join packs p using (pack_id)
+         where not c.is_lost and p.lost_at is null and p.condemned_at is null",
+        &origins,
+        &first,
+        &last,
     )
     .fetch_all(connection)
     .await

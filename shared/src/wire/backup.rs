@@ -361,9 +361,12 @@ pub struct PlacesAsked {
     pub volume: VolumeId,
     /// Ids, one after another.
     pub ids: ByteBuf,
+    /// Those too that lie beside them in their packs, at most [`crate::limits::BACKUP_NEIGHBORS`] in all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_neighbors: bool,
 }
 
-/// The places, in no order; an id that is not among them is lost or was never there.
+/// The places, in no order; an id that was asked for and is not among them is lost or was never there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Places {
     pub places: Vec<Place>,

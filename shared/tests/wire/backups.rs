@@ -28,7 +28,7 @@ const fn id(n: u8) -> Uuid {
 }
 
 /// The names of what is recorded.
-pub(crate) const NAMES: [&str; 26] = [
+pub(crate) const NAMES: [&str; 27] = [
     "backup-beat",
     "backup-beaten",
     "backup-begin-external",
@@ -47,6 +47,7 @@ pub(crate) const NAMES: [&str; 26] = [
     "backup-pack-stored",
     "backup-places",
     "backup-places-asked",
+    "backup-places-asked-with-neighbors",
     "backup-snapshot-missing",
     "backup-snapshot-stored",
     "backup-snapshots",
@@ -270,7 +271,14 @@ fn recorded_documents_about_chunks_decode_to_what_was_sent() {
     };
     check("backup-snapshots", &snapshots);
     let volume = VOLUME;
-    check("backup-places-asked", &PlacesAsked { volume, ids });
+    let mut asked = PlacesAsked {
+        volume,
+        ids,
+        has_neighbors: false,
+    };
+    check("backup-places-asked", &asked);
+    asked.has_neighbors = true;
+    check("backup-places-asked-with-neighbors", &asked);
     let place = Place {
         id: ChunkId::new([5; 32]),
         pack: hash,

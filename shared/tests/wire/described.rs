@@ -57,6 +57,7 @@ fn the_table_of_limits_is_that_of_the_code() {
         ("BACKUP_BYTES", limits::BACKUP_BYTES as u64),
         ("BACKUP_MISSING_IDS", limits::BACKUP_MISSING_IDS as u64),
         ("BACKUP_PLACES", limits::BACKUP_PLACES as u64),
+        ("BACKUP_NEIGHBORS", limits::BACKUP_NEIGHBORS as u64),
         ("BACKUP_SNAPSHOTS", limits::BACKUP_SNAPSHOTS as u64),
         ("BACKUP_VOLUMES", limits::BACKUP_VOLUMES as u64),
         ("BACKUP_ERRORS", limits::BACKUP_ERRORS as u64),

@@ -46,6 +46,10 @@ impl Source for Guarded<'_> {
         self.source.places(ids)
     }
 
+    fn extent(&self, pack: &PackHash) -> Option<Range<u32>> {
+        self.source.extent(pack)
+    }
+
     fn read(&self, pack: &PackHash, range: Range<u32>) -> Result<Vec<u8>, SourceError> {
         self.go_on()?;
         self.source.read(pack, range)

@@ -32,6 +32,8 @@ pub struct Bucket {
     volume: VolumeId,
     /// With their sizes.
     packs: Vec<(PackHash, u64)>,
+    /// Their places in `packs`.
+    numbers: HashMap<PackHash, u32>,
     origins: Vec<(Salt, Algorithm)>,
     chunks: HashMap<ChunkId, Where>,
     /// Packs that can't be read, and why.
@@ -75,6 +77,7 @@ impl Bucket {
             objects,
             volume,
             packs: Vec::new(),
+            numbers: HashMap::new(),
             origins: Vec::new(),
             chunks: HashMap::new(),
             damaged: Vec::new(),
@@ -119,6 +122,7 @@ impl Bucket {
     fn add(&mut self, pack: (PackHash, u64), table: Table) -> anyhow::Result<()> {
         let number_of_pack = u32::try_from(self.packs.len())?;
         self.packs.push(pack);
+        self.numbers.insert(pack.0, number_of_pack);
         let mut origins: HashMap<(Salt, Algorithm), u32> = HashMap::new();
         for entry in table.entries {
             let origin = (entry.sealed.salt, entry.sealed.algorithm);
@@ -226,6 +230,11 @@ impl Source for Bucket {
             })
         });
         Ok(known.collect())
+    }
+
+    fn extent(&self, pack: &PackHash) -> Option<Range<u32>> {
+        let (_, size) = self.packs.get(*self.numbers.get(pack)? as usize)?;
+        Some(0..u32::try_from(*size).ok()?)
     }
 
     fn read(&self, pack: &PackHash, range: Range<u32>) -> Result<Vec<u8>, SourceError> {

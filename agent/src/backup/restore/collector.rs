@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use http::StatusCode;
-use infratrack_shared::backup::{ChunkId, KeyId, PackHash};
+use infratrack_shared::backup::{ChunkId, KeyId, MAX_PACK_BYTES, PackHash};
 use infratrack_shared::ids::{SnapshotId, VolumeId};
 use infratrack_shared::limits::BACKUP_PLACES;
 use infratrack_shared::wire::backup::{Place, Snapshots, reason};
@@ -39,6 +39,8 @@ pub struct Remote {
 struct Known {
     younger: HashMap<ChunkId, Place>,
     elder: HashMap<ChunkId, Place>,
+    /// From the first of a pack's chunks to the last that any of them has named.
+    extents: HashMap<PackHash, Range<u32>>,
 }
 
 impl Known {
@@ -51,6 +53,13 @@ impl Known {
         if self.younger.len() >= MAX_KNOWN {
             self.elder = std::mem::take(&mut self.younger);
         }
+        if self.extents.len() >= MAX_KNOWN {
+            self.extents.clear();
+        }
+        let (start, end) = (place.offset, place.offset.saturating_add(place.length));
+        let extent = self.extents.entry(place.pack).or_insert(start..end);
+        extent.start = extent.start.min(start);
+        extent.end = extent.end.max(end);
         self.younger.insert(place.id, place);
     }
 
@@ -59,6 +68,7 @@ impl Known {
         for known in [&mut self.younger, &mut self.elder] {
             known.retain(|_, place| place.pack != *pack);
         }
+        self.extents.remove(pack);
     }
 }
 
@@ -145,15 +155,22 @@ impl Source for Remote {
             })?;
             let asked: HashSet<_> = asked.iter().collect();
             let mut known = locked(&self.known);
+            // What lies beside them is asked for next.
             for place in found.places {
-                // Nothing else is remembered than was asked for.
+                known.insert(place);
                 if asked.contains(&place.id) {
-                    known.insert(place);
                     places.push(place);
                 }
             }
         }
         Ok(places)
+    }
+
+    fn extent(&self, pack: &PackHash) -> Option<Range<u32>> {
+        let known = locked(&self.known);
+        // The table and the footer follow: this is never beyond the end.
+        let extent = known.extents.get(pack)?.clone();
+        (extent.end as usize <= MAX_PACK_BYTES).then_some(extent)
     }
 
     fn read(&self, pack: &PackHash, range: Range<u32>) -> Result<Vec<u8>, SourceError> {

@@ -1,6 +1,7 @@
 //! The way back: a snapshot's tree is read from a [`Source`], and written below a directory, compared, or listed. Nothing is
 //! believed that does not open with the volume's key; a file that is not whole is not there, and is named.
 
+mod ahead;
 mod bucket;
 mod collector;
 mod compare;

@@ -28,9 +28,12 @@ pub trait Source: Sync {
     /// The object of a snapshot.
     fn snapshot(&self, id: SnapshotId) -> Result<Vec<u8>, SourceError>;
 
-    /// Where chunks lie, in no order; of one that is not there, nothing. At most
+    /// Where chunks lie, in no order, and maybe where others do; of one that is not there, nothing. At most
     /// [`infratrack_shared::limits::BACKUP_PLACES`].
     fn places(&self, ids: &[ChunkId]) -> Result<Vec<Place>, SourceError>;
+
+    /// Which bytes of a pack can be read for nothing in particular; `None`: that is not known.
+    fn extent(&self, pack: &PackHash) -> Option<Range<u32>>;
 
     /// These bytes of a pack, all of them.
     fn read(&self, pack: &PackHash, range: Range<u32>) -> Result<Vec<u8>, SourceError>;

@@ -12,6 +12,7 @@ use infratrack_shared::backup::{ChunkId, Content, Kind, Node, TreeReader};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 
+use super::ahead::Ahead;
 use super::target::{self, Dir};
 use super::{ChunkError, Fetcher, Options, RestoreError, Restored, compare, patterns};
 use crate::backup::chunks::Meter;
@@ -138,6 +139,11 @@ pub(super) fn walk(
     meter: &Meter,
 ) -> Result<Restored, RestoreError> {
     let wanted = patterns(&options.paths)?;
+    let ahead = Ahead::new(from.source);
+    let from = Fetcher {
+        source: &ahead,
+        ..from
+    };
     let mut walk = Walk {
         from,
         sink,

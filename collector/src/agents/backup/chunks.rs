@@ -1,6 +1,6 @@
 //! Which chunks have to be sent, and where those are that are wanted back.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use infratrack_shared::backup::{Algorithm, ChunkId, PackHash, Salt};
 use infratrack_shared::ids::{HostId, VolumeId};
@@ -11,10 +11,13 @@ use serde_bytes::ByteBuf;
 use super::{ids, readable, running, unstored};
 use crate::agents::problem::Refusal;
 use crate::app::App;
-use crate::store::packs::{self, HeldRow, PlaceRow};
+use crate::store::packs::{self, HeldRow, PlaceRow, Window};
 
 /// 1, salt, counter.
 const HELD_BYTES: usize = 1 + 16 + 2;
+
+/// Chunks of one origin that are told together.
+const WINDOW: i32 = 1024;
 
 /// Which chunks a run has to send: all that are not held for sure.
 pub(super) async fn missing(
@@ -57,11 +60,30 @@ pub(super) async fn places(app: &App, host: HostId, asked: PlacesAsked) -> Resul
     readable(app, host, asked.volume).await?;
     let found = async {
         let mut connection = app.pool.acquire().await?;
-        packs::list_places(&mut connection, asked.volume, &ids).await
+        let mut found = packs::list_places(&mut connection, asked.volume, &ids).await?;
+        if asked.has_neighbors {
+            let windows = windows(&found);
+            found.extend(packs::list_in_windows(&mut connection, &windows).await?);
+        }
+        sqlx::Result::Ok(found)
     };
     let found = found.await.map_err(unstored)?;
     let places = found.iter().filter_map(place).collect();
     Ok(Places { places })
+}
+
+/// What is sealed one after another is asked for one after another: where the neighbors of these are, in windows that don't depend on
+/// which of a window's chunks is asked for.
+fn windows(found: &[PlaceRow]) -> Vec<Window> {
+    let window = |row: &PlaceRow| (row.origin_id, row.counter / WINDOW);
+    let windows: BTreeSet<_> = found.iter().map(window).collect();
+    let window = |(origin_id, number): (i64, i32)| Window {
+        origin_id,
+        first: number * WINDOW,
+        last: number * WINDOW + WINDOW - 1,
+    };
+    let most = limits::BACKUP_NEIGHBORS / usize::try_from(WINDOW).unwrap_or(usize::MAX);
+    windows.into_iter().take(most).map(window).collect()
 }
 
 fn place(row: &PlaceRow) -> Option<Place> {

@@ -33,6 +33,7 @@ async fn reads(
     let places = PlacesAsked {
         volume: volume.id,
         ids: joined(&pack.ids),
+        has_neighbors: false,
     };
     let places = client.call::<Places>(path::BACKUP_PLACES, &places);
     let got = async |path: String| {

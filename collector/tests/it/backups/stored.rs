@@ -1,5 +1,7 @@
 //! What is stored, and read again.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use http::StatusCode;
 use infratrack_agent::identity::Identity;
@@ -95,12 +97,22 @@ async fn restored(
     assert_eq!((got.status, &got.body), (StatusCode::OK, snapshot));
     assert!(Manifest::open(&got.body, &volume.key).is_ok());
     let ids = joined(&pack.ids);
-    let ask = PlacesAsked {
+    let mut ask = PlacesAsked {
         volume: volume.id,
         ids,
+        has_neighbors: false,
     };
     let places: Places = client.call(path::BACKUP_PLACES, &ask).await.unwrap();
     assert_eq!(places.places.len(), pack.ids.len());
+    // The neighbors of one are all of its pack.
+    ask.ids = joined(&pack.ids[..1]);
+    let one: Places = client.call(path::BACKUP_PLACES, &ask).await.unwrap();
+    assert_eq!(one.places.len(), 1);
+    ask.has_neighbors = true;
+    let near: Places = client.call(path::BACKUP_PLACES, &ask).await.unwrap();
+    let near: BTreeSet<_> = near.places.iter().map(|place| place.offset).collect();
+    let all: BTreeSet<_> = places.places.iter().map(|place| place.offset).collect();
+    assert_eq!(near, all);
     for place in places.places {
         let object = format!("{}{}/{}", path::PACKS, volume.id, place.pack);
         let last = place.offset + place.length - 1;

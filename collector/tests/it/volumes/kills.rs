@@ -171,7 +171,9 @@ impl World {
     async fn done(&self, arguments: &[&str]) -> Output {
         let output = self.backup(arguments).output();
         let output = tokio::time::timeout(STUCK, output).await;
-        output.expect("a command of the agent is stuck").unwrap()
+        output
+            .unwrap_or_else(|_| panic!("{arguments:?} is stuck"))
+            .unwrap()
     }
 
     /// Ends it, and has it back a moment later where nothing else starts it.
@@ -212,6 +214,7 @@ impl World {
         let span = 1500 + u64::try_from(bytes / MIB).unwrap() * 25;
         let after = Duration::from_millis(self.random.random_range(0..span));
         tokio::time::sleep(after).await;
+        println!("{}: {target:?} after {after:?}", self.fed);
         self.kill(target, &mut run).await;
         let deadline = Instant::now() + STUCK;
         tokio::time::timeout(STUCK, run.wait())
@@ -306,6 +309,15 @@ impl World {
         assert!(tree(&inner) == tree(&files), "what was restored differs");
         fs::remove_dir_all(to).unwrap();
         judged
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("logs and stores are in {}", self.dir.path().display());
+            self.dir.disable_cleanup(true);
+        }
     }
 }
 

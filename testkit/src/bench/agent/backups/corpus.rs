@@ -19,10 +19,11 @@ const HERE: u64 = 448;
 /// The size of one made file, and of a page in it.
 const FILE: u64 = 4 * MIB;
 const PAGE: usize = 8192;
-/// What one mutation does.
-const NEW_FILES: u64 = 1;
-const APPENDED: usize = 4;
-const WRITTEN_PAGES: u64 = 16;
+/// What one mutation does: a new file, files that grow by a piece, pages of a database that are written anew.
+const NEW_BYTES: u64 = 2 * MIB;
+const APPENDED: usize = 16;
+const APPENDED_BYTES: u64 = 256 * 1024;
+const WRITTEN_PAGES: usize = 48;
 
 /// How large it is.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,16 +60,16 @@ pub fn make(root: &Path, mib: u64) -> anyhow::Result<Size> {
     Ok(Size { files, bytes })
 }
 
-/// Changes about one hundredth of 1 GiB: a new file, logs that grow, pages that are written anew. Answers the bytes.
+/// Changes some 7 MiB: a new file, logs that grow, pages that are written anew. Answers the bytes.
 pub fn mutate(root: &Path, round: u64) -> anyhow::Result<u64> {
-    let mut changed = 0;
-    for number in 0..NEW_FILES {
-        let name = format!("new-{round}-{number}");
-        fs::write(root.join("random").join(&name), noise(&name, round, FILE)?)?;
-        changed += FILE;
-    }
+    let name = format!("new-{round}");
+    fs::write(
+        root.join("random").join(&name),
+        noise(&name, round, NEW_BYTES)?,
+    )?;
+    let mut changed = NEW_BYTES;
     for path in some(&root.join("logs"))?.iter().take(APPENDED) {
-        let lines = log(1000 + round, MIB)?;
+        let lines = log(1000 + round, APPENDED_BYTES)?;
         changed += u64::try_from(lines.len())?;
         OpenOptions::new()
             .append(true)
@@ -76,11 +77,11 @@ pub fn mutate(root: &Path, round: u64) -> anyhow::Result<u64> {
             .write_all(&lines)?;
     }
     let files = some(&root.join("pages"))?;
-    let path = files.first().context("no file has pages")?;
-    let file = OpenOptions::new().write(true).open(path)?;
-    let all = fs::metadata(path)?.len() / u64::try_from(PAGE)?;
-    for number in 0..WRITTEN_PAGES {
-        let at = (number * all / WRITTEN_PAGES + round) % all * u64::try_from(PAGE)?;
+    for (number, path) in files.iter().cycle().take(WRITTEN_PAGES).enumerate() {
+        let number = u64::try_from(number)?;
+        let all = FILE / u64::try_from(PAGE)?;
+        let at = (number * 97 + round * 31) % all * u64::try_from(PAGE)?;
+        let file = OpenOptions::new().write(true).open(path)?;
         file.write_all_at(&page(round * 1000 + number)?, at)?;
         changed += u64::try_from(PAGE)?;
     }
@@ -212,7 +213,7 @@ mod tests {
         let differ = after
             .iter()
             .filter(|(path, digest)| before.get(*path) != Some(*digest));
-        assert!((4..=7).contains(&differ.count()));
-        assert!((6..=10).contains(&(changed >> 20)), "{changed}");
+        assert!((6..=12).contains(&differ.count()));
+        assert!((3..=7).contains(&(changed >> 20)), "{changed}");
     }
 }
