@@ -253,6 +253,12 @@ pub struct S3From {
     /// The bucket is part of the path, not of the host's name
     #[arg(long, requires = "s3")]
     pub path_style: bool,
+    /// A PEM file of the certificate authorities that vouch for the endpoint, in place of the system's
+    #[arg(long, value_name = "FILE", requires = "s3")]
+    pub ca: Option<PathBuf>,
+    /// Allow an endpoint of http:// that is not on this host: who listens there can use what is signed for five minutes
+    #[arg(long, requires = "s3")]
+    pub insecure_http: bool,
     /// A file with lines `AWS_ACCESS_KEY_ID=…` and so on, in place of the environment
     #[arg(long, value_name = "FILE", requires = "s3")]
     pub credentials: Option<PathBuf>,

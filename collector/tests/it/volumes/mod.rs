@@ -3,6 +3,7 @@
 mod agent;
 mod drills;
 mod restore;
+mod s3;
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
