@@ -63,7 +63,7 @@ impl Rig {
     }
 
     /// What the store of objects has, with nothing but the identity of who recovers.
-    fn restore(&self, id: &str, to: &Path) {
+    pub(super) fn restore(&self, id: &str, to: &Path) {
         let volume: VolumeId = id.parse().unwrap();
         let store = self.collector.data_dir.path().join("blobs");
         let bucket = Bucket::open(&store, volume).unwrap();

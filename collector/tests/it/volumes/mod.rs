@@ -2,6 +2,7 @@
 
 mod agent;
 mod drills;
+mod interrupted;
 mod restore;
 mod s3;
 
