@@ -20,7 +20,7 @@ use infratrack_shared::backup::{Content, MAX_ERRORS, Unread};
 use infratrack_shared::wire::backup::{Files, reason};
 use thiserror::Error;
 
-pub use self::cache::{Cache, PlaceLog};
+pub use self::cache::{Cache, PlaceLog, records};
 use super::chunks::{Chunks, Stopped};
 use crate::clock::Clock;
 

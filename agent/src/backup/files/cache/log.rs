@@ -7,7 +7,7 @@ use std::path::Path;
 
 use infratrack_shared::backup::{ChunkId, Salt};
 
-use super::record::wrong;
+use super::records::wrong;
 use super::{HEAD_BYTES, create};
 use crate::backup::chunks::{Place, Places};
 

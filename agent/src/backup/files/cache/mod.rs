@@ -6,10 +6,7 @@
 //! that was stopped or killed, only files count whose chunks are all there.
 
 mod log;
-mod reader;
-mod record;
-#[cfg(test)]
-mod tests;
+pub mod records;
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -23,8 +20,8 @@ use uuid::Uuid;
 
 pub use self::log::PlaceLog;
 use self::log::{Log, LogReader};
-use self::reader::Reader;
-pub(super) use self::record::{Fingerprint, Record, Row, TreeHash};
+pub(super) use self::records::{Fingerprint, Record, Row};
+use self::records::{Reader, TreeHash, wrong};
 use crate::backup::chunks::Places;
 
 const MAGIC: &[u8; 8] = b"ITCACHE\x01";
@@ -157,7 +154,7 @@ impl Cache {
             Record::Enter(_) | Record::Begin(..) | Record::Tree(..) => true,
         };
         if !is_in_place {
-            return Err(record::wrong("a record is out of its place"));
+            return Err(wrong("a record is out of its place"));
         }
         match record {
             Record::Enter(name) => self.enter(&name),
@@ -303,7 +300,7 @@ impl Cache {
         let parent = begin.last_chunk().map(|id| Uuid::from_bytes(*id));
         let parent = parent.filter(|id| !id.is_nil()).map(SnapshotId);
         if begin != head(self.volume, self.key, parent) {
-            return Err(record::wrong("it is of another volume or key"));
+            return Err(wrong("it is of another volume or key"));
         }
         let records = file.take(end - HEAD_BYTES as u64);
         let records = BufReader::with_capacity(64 * 1024, records);
@@ -456,7 +453,7 @@ fn checked<R: BufRead + Seek>(from: &mut R) -> io::Result<u64> {
     let size = from.seek(SeekFrom::End(0))?;
     let end = size.checked_sub(HASH_BYTES as u64);
     let end = end.filter(|end| *end >= HEAD_BYTES as u64);
-    let end = end.ok_or_else(|| record::wrong("it is too short"))?;
+    let end = end.ok_or_else(|| wrong("it is too short"))?;
     from.seek(SeekFrom::Start(0))?;
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(from.by_ref().take(end))?;
@@ -465,7 +462,7 @@ fn checked<R: BufRead + Seek>(from: &mut R) -> io::Result<u64> {
     if *hasher.finalize().as_bytes() == hash {
         Ok(end)
     } else {
-        Err(record::wrong("it is damaged"))
+        Err(wrong("it is damaged"))
     }
 }
 
