@@ -3,7 +3,6 @@
 //! can't be read is named, and the snapshot says that it is incomplete.
 
 mod cache;
-pub(crate) mod cut;
 mod links;
 mod names;
 mod node;

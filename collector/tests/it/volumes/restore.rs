@@ -195,7 +195,7 @@ fn rewrapped(rig: &Rig, other: &Host, reader: Reader) {
     let recipient = identity.to_public().to_string().parse().unwrap();
     let keys = Keys::of(&rig.backups.state_dir, reader.remote.volume());
     let [held] = <[Held; 1]>::try_from(keys.all().unwrap()).unwrap();
-    let [secret, key] = ["identity", "wrapped"].map(|name| other.dir.path().join(name));
+    let [secret, key] = ["own-identity", "wrapped"].map(|name| other.dir.path().join(name));
     fs::write(&secret, identity.to_string().expose_secret()).unwrap();
     fs::write(&key, keys.wrap_for(&held, &recipient).unwrap()).unwrap();
     let mut keys = reader.keys.with_file(&key).unwrap();
