@@ -107,12 +107,12 @@ impl S3 {
         &self,
         question: &Question,
         sign: impl Fn(&Timestamp) -> String,
-        range: Option<Range<u64>>,
+        range: Option<&Range<u64>>,
         limit: usize,
     ) -> Result<Vec<u8>, SourceError> {
         let new = || Client::new(Arc::clone(&self.tls), Arc::clone(&self.times));
         self.lanes.ask(question, new, async |client| {
-            let (url, range) = (Zeroizing::new(sign(&self.times.now())), range.clone());
+            let (url, range) = (Zeroizing::new(sign(&self.times.now())), range.cloned());
             client.get(&Request { url, range, limit }).await
         })
     }
@@ -120,7 +120,7 @@ impl S3 {
     fn fetch(
         &self,
         key: &str,
-        range: Option<Range<u64>>,
+        range: Option<&Range<u64>>,
         limit: usize,
     ) -> Result<Vec<u8>, SourceError> {
         let object = format!("{}{key}", self.prefix);
@@ -200,7 +200,7 @@ impl Objects for S3 {
             return Ok(Vec::new());
         }
         let limit = usize::try_from(length).unwrap_or(usize::MAX);
-        self.fetch(key, Some(range), limit)
+        self.fetch(key, Some(&range), limit)
     }
 
     fn name(&self, key: &str) -> String {

@@ -39,15 +39,11 @@ fn wrap(host: &Host, asked: &BackupKeys, recipient: &Recipient) -> anyhow::Resul
     audit(&format!(
         "the key {id} of volume {volume} is wrapped for {recipient}"
     ));
-    match &asked.output {
-        Some(path) => {
-            write(path, &text).with_context(|| format!("cannot write {}", path.display()))
-        }
-        None => {
-            print(text.trim_end());
-            Ok(())
-        }
+    if let Some(path) = &asked.output {
+        return write(path, &text).with_context(|| format!("cannot write {}", path.display()));
     }
+    print(text.trim_end());
+    Ok(())
 }
 
 /// Of the volume that is named, or of the only one.

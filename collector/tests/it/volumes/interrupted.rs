@@ -156,7 +156,7 @@ fn process(rig: &Rig) -> std::process::Child {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_kill_what_is_stored_is_not_sent_again_and_what_was_read_is_known() {
+async fn after_a_kill_what_is_stored_is_not_sent_again() {
     let rig = Rig::new("").await;
     let www = rig.dir.path().join("www");
     fs::create_dir(&www).unwrap();
@@ -166,11 +166,10 @@ async fn after_a_kill_what_is_stored_is_not_sent_again_and_what_was_read_is_know
     }
     let body = json!({
         "host_id": rig.host.id, "name": "shop", "source": {"files": {"paths": [www]}}, "rpo_s": 3600,
-        "bandwidth": 16 * MIB,
+        "bandwidth": 32 * MIB,
     });
     let (status, made) = create(&rig.collector, &body).await;
     assert_eq!(status, StatusCode::CREATED, "{made}");
-    tokio::time::sleep(Duration::from_secs(4)).await;
     let mut killed = process(&rig);
     let stored = async || {
         let sum = "select coalesce(sum(size_bytes), 0)::bigint from packs";

@@ -195,7 +195,9 @@ async fn pass(
         .is_ok()
     {
         let mut head = [0; 8192];
-        stream.read(&mut head).await?;
+        if stream.read(&mut head).await? == 0 {
+            return Ok(());
+        }
         stream.write_all(NOT_NOW).await?;
         return stream.shutdown().await;
     }

@@ -258,7 +258,9 @@ impl Cache {
                     failed.peek() == Some(&files)
                 }
                 Record::Chunks(rows) => {
-                    rows.iter_mut().for_each(|row| row.find(places));
+                    for row in rows {
+                        row.find(places);
+                    }
                     failed.peek() == Some(&files)
                 }
                 Record::End(_) => failed.next_if_eq(&files).is_some(),
