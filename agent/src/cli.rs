@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::backup::keys::Recipient;
+
 /// Reports this host to an Infratrack collector.
 #[derive(Debug, Parser)]
 #[command(version)]
@@ -120,10 +122,28 @@ pub enum BackupCommand {
         /// Its name or its id
         volume: Option<String>,
     },
-    /// Print the ids of this host's keys, and who can recover them.
-    Keys,
+    /// Print the ids of this host's keys, and who can recover them; or wrap one of them for somebody else.
+    Keys(BackupKeys),
     #[command(flatten)]
     Read(ReadBackup),
+}
+
+/// Which key, and for whom.
+#[derive(Debug, Args)]
+pub struct BackupKeys {
+    /// Print a copy of the volume's key that this public key's owner can open, and nobody else: another host's, say, that is to
+    /// restore the volume by a grant. The log of this host has it
+    #[arg(long, value_name = "RECIPIENT")]
+    pub wrap_for: Option<Recipient>,
+    /// The volume: its name or its id [default: the only one with keys]
+    #[arg(requires = "wrap_for")]
+    pub volume: Option<String>,
+    /// Which of the volume's keys [default: the one that backup.toml's recipients have]
+    #[arg(long, requires = "wrap_for", value_name = "ID")]
+    pub key_id: Option<String>,
+    /// Write it to a new file instead
+    #[arg(long, requires = "wrap_for", value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 /// What begins a run.
@@ -253,6 +273,12 @@ pub struct S3From {
     /// The bucket is part of the path, not of the host's name
     #[arg(long, requires = "s3")]
     pub path_style: bool,
+    /// A PEM file of the certificate authorities that vouch for the endpoint, in place of the system's
+    #[arg(long, value_name = "FILE", requires = "s3")]
+    pub ca: Option<PathBuf>,
+    /// Allow an endpoint of http:// that is not on this host: who listens there can use what is signed for five minutes
+    #[arg(long, requires = "s3")]
+    pub insecure_http: bool,
     /// A file with lines `AWS_ACCESS_KEY_ID=…` and so on, in place of the environment
     #[arg(long, value_name = "FILE", requires = "s3")]
     pub credentials: Option<PathBuf>,

@@ -1,9 +1,11 @@
 //! How the agent knows a collector: by the roots it trusts, or at first contact by the token's pin.
 //!
-//! TLS 1.3 only. The name is always `collector.<trust-domain>`, whatever address was dialled.
+//! TLS 1.3 only, but for servers that are not ours. The name is always `collector.<trust-domain>`, whatever address was dialled.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use anyhow::{Context, ensure};
 use infratrack_shared::spiffe;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -11,6 +13,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
+use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use sha2::{Digest, Sha256};
 
@@ -51,13 +54,27 @@ pub fn pinned(pin: [u8; 32]) -> Result<(ClientConfig, Arc<PinnedRoot>), Error> {
     Ok((config, verifier))
 }
 
-/// A connection to a server that the system's certificate authorities vouch for.
-pub fn public() -> Result<ClientConfig, Error> {
+/// A connection to a server that is not ours, which the system's certificate authorities vouch for, or those in a file. TLS 1.2
+/// too: stores on premise may have nothing newer, and its suites here are none that were broken.
+pub fn public(authorities: Option<&Path>) -> anyhow::Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    // What is no certificate is not trusted, and that is all.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let Some(path) = authorities else {
+        // What is no certificate is not trusted, and that is all.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        return of_roots(roots);
+    };
+    let read = || format!("cannot read certificates from {}", path.display());
+    for certificate in CertificateDer::pem_file_iter(path).with_context(read)? {
+        roots.add(certificate.with_context(read)?)?;
+    }
+    ensure!(!roots.is_empty(), "{} has no certificate", path.display());
+    of_roots(roots)
+}
+
+fn of_roots(roots: RootCertStore) -> anyhow::Result<ClientConfig> {
+    let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
     let config = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_protocol_versions(&versions)?
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(config)

@@ -10,6 +10,9 @@ pub mod advisories;
 #[path = "../../collector/src/inventory/documents/mod.rs"]
 pub mod documents;
 
+#[path = "../../agent/src/backup/files/cache/records/mod.rs"]
+pub mod cache;
+
 #[path = "../../agent/src/packages/mod.rs"]
 pub mod packages;
 

@@ -2,8 +2,8 @@
 //!
 //! One place for two callers: `fuzz/` searches for bytes that break them, `testkit/tests/it/corpus.rs`
 //! replays the ones that are kept. Depends on `infratrack-shared`, `rmpv`, `quick-xml`, the collector's
-//! `inventory/documents/` and `advisories/documents/`, and the agent's `packages/` and `restart/` alone, because `fuzz/`
-//! takes these files in by their paths.
+//! `inventory/documents/` and `advisories/documents/`, and the agent's `backup/files/cache/records/`, `packages/` and
+//! `restart/` alone, because `fuzz/` takes these files in by their paths.
 
 #[path = "fuzz/backup.rs"]
 mod backup;
@@ -24,7 +24,7 @@ use infratrack_shared::wire::problem::Problem;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use self::backup::{backup_pack, backup_snapshot, backup_tree};
+pub use self::backup::{backup_cache, backup_pack, backup_snapshot, backup_tree};
 use super::advisories::{self, Format, Refused, Sink, State};
 use super::documents::{self, Entry, Kind};
 use super::packages::dpkg::Database;
@@ -43,6 +43,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("advisories_osv", advisories_osv),
     ("advisories_oval", advisories_oval),
     ("advisories_tracker", advisories_tracker),
+    ("backup_cache", backup_cache),
     ("backup_pack", backup_pack),
     ("backup_snapshot", backup_snapshot),
     ("backup_tree", backup_tree),

@@ -22,6 +22,7 @@ pub mod s3;
 pub mod wire;
 
 // `fuzz` finds it here, and in the crate of the fuzzers under the same name.
+use infratrack_agent::backup::files::records as cache;
 use infratrack_agent::packages;
 use infratrack_agent::restart;
 use infratrack_collector::advisories::documents as advisories;

@@ -6,7 +6,9 @@ use std::path::Path;
 
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
+use s3s::S3Result;
 use s3s::auth::SimpleAuth;
+use s3s::host::{S3Host, VirtualHost};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s_fs::FileSystem;
 use tempfile::TempDir;
@@ -15,6 +17,20 @@ use tokio::task::JoinSet;
 
 /// Both halves of the credentials.
 const KEY: &str = "testing";
+
+/// Buckets by the names of this host too: `fleet.localhost` is the bucket `fleet`.
+struct Local;
+
+impl S3Host for Local {
+    fn parse_host_header<'a>(&'a self, host: &'a str) -> S3Result<VirtualHost<'a>> {
+        let name = host.split_once(':').map_or(host, |(name, _)| name);
+        let whole = VirtualHost::new(host);
+        Ok(match name.strip_suffix(".localhost") {
+            Some(bucket) => whole.with_bucket(bucket),
+            None => whole,
+        })
+    }
+}
 
 /// A running server, which ends with this.
 #[derive(Debug)]
@@ -42,6 +58,18 @@ impl S3 {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What a program needs in its environment to find it, and nothing of the real one.
+    pub fn environment(&self) -> [(&'static str, String); 6] {
+        [
+            ("AWS_ENDPOINT_URL", format!("http://{}", self.address)),
+            ("AWS_REGION", "eu-central-1".to_owned()),
+            ("AWS_ACCESS_KEY_ID", KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", KEY.to_owned()),
+            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+            ("AWS_CONFIG_FILE", "/dev/null".to_owned()),
+        ]
     }
 
     /// Makes a bucket.
@@ -87,6 +115,7 @@ fn service(dir: &Path) -> anyhow::Result<S3Service> {
     let files = FileSystem::new(dir).map_err(|error| anyhow::anyhow!("{error:?}"))?;
     let mut builder = S3ServiceBuilder::new(files);
     builder.set_auth(SimpleAuth::from_single(KEY, KEY));
+    builder.set_host(Local);
     Ok(builder.build())
 }
 

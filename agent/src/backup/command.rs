@@ -11,9 +11,9 @@ use serde_bytes::ByteBuf;
 
 use super::chunks::{Chunks, Stopped};
 use super::config::{Hook, Program};
-use super::content::Cutter;
 use super::control::{Control, Failure};
 use super::counted::{self, Counting};
+use super::cut::Stream;
 use super::process::{Ended, Input, Launch, Taker, keep_last};
 
 /// Of what a tool writes, the end: its summary is there.
@@ -22,7 +22,7 @@ const PIECE_BYTES: usize = 64 * 1024;
 /// For its owner alone: what wrote it may have read what others may not.
 const MODE: u32 = 0o600;
 
-impl<C: Chunks> Taker for Cutter<'_, C> {
+impl<C: Chunks> Taker for Stream<'_, C> {
     fn room(&mut self) -> &mut [u8] {
         self.room()
     }
@@ -80,7 +80,7 @@ pub(super) async fn back_up<C: Chunks>(
 ) -> Result<Written, Failure> {
     let counting = Counting::begin(program).await;
     let argv = counted::argv_of(program, counting.as_ref());
-    let mut cutter = Cutter::new(chunks);
+    let mut cutter = Stream::new(chunks);
     let launch = Launch::from(program);
     let launch = launch.with(&argv, Input::Nothing);
     let ended = launch.run(control, &mut cutter).await?;

@@ -10,6 +10,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use age::armor::{ArmoredReader, ArmoredWriter, Format};
 use age::{DecryptError, EncryptError, IdentityFile, NoCallbacks, ssh, x25519};
 use infratrack_shared::backup::{KeyDocument, KeyId, VolumeKey};
 use infratrack_shared::codec::{DecodeError, EncodeError};
@@ -103,6 +104,17 @@ pub struct Held {
     pub wrapped: WrappedKey,
 }
 
+impl Held {
+    /// Whether these, in whatever order, are who can recover it.
+    pub fn is_for(&self, recipients: &[Recipient]) -> bool {
+        let mut wanted: Vec<_> = recipients.iter().map(ToString::to_string).collect();
+        let mut names = self.wrapped.recipients.clone();
+        wanted.sort();
+        names.sort();
+        names == wanted
+    }
+}
+
 /// A key's file.
 #[derive(Serialize, Deserialize)]
 struct Stored {
@@ -161,16 +173,10 @@ impl Keys {
 
     /// The key for these recipients; it is made where there is none. On the disk before this returns.
     pub fn for_recipients(&self, recipients: &[Recipient]) -> Result<Held, KeyError> {
-        let mut wanted: Vec<_> = recipients.iter().map(ToString::to_string).collect();
-        wanted.sort();
-        let known = self.all()?.into_iter().find(|held| {
-            let mut names = held.wrapped.recipients.clone();
-            names.sort();
-            names == wanted
-        });
-        match known {
+        let mut known = self.all()?.into_iter();
+        match known.find(|held| held.is_for(recipients)) {
             Some(held) => Ok(held),
-            None => self.make(recipients, wanted),
+            None => self.make(recipients),
         }
     }
 
@@ -193,6 +199,18 @@ impl Keys {
         paths.iter().map(|path| self.read(path)).collect()
     }
 
+    /// One of them, wrapped for somebody else too: as text, which nobody keeps but who asked.
+    pub fn wrap_for(&self, held: &Held, recipient: &Recipient) -> Result<String, KeyError> {
+        let document = held.key.to_document(self.volume).encode()?;
+        let wrapped = wrap(&document, std::slice::from_ref(recipient))?;
+        let mut text = Vec::new();
+        let armored = ArmoredWriter::wrap_output(&mut text, Format::AsciiArmor);
+        let mut armored = armored.map_err(KeyError::Write)?;
+        armored.write_all(&wrapped).map_err(KeyError::Write)?;
+        armored.finish().map_err(KeyError::Write)?;
+        String::from_utf8(text).map_err(|error| KeyError::Write(io::Error::other(error)))
+    }
+
     /// The key of this id, if this host has it.
     pub fn find(&self, id: KeyId) -> Result<Option<VolumeKey>, KeyError> {
         let path = self.path(id);
@@ -202,7 +220,9 @@ impl Keys {
         self.read(&path).map(|held| Some(held.key))
     }
 
-    fn make(&self, recipients: &[Recipient], names: Vec<String>) -> Result<Held, KeyError> {
+    fn make(&self, recipients: &[Recipient]) -> Result<Held, KeyError> {
+        let mut names: Vec<_> = recipients.iter().map(ToString::to_string).collect();
+        names.sort();
         let mut secret = Zeroizing::new([0; 32]);
         SysRng
             .try_fill_bytes(&mut *secret)
@@ -318,9 +338,10 @@ impl Recovery {
         ))
     }
 
-    /// The key in a wrapping, which has to be this volume's.
+    /// The key in a wrapping, as text or not, which has to be this volume's.
     pub fn unwrap(&self, volume: VolumeId, wrapped: &[u8]) -> Result<VolumeKey, KeyError> {
         let failed = |error: DecryptError| KeyError::Unwrap(error.into());
+        let wrapped = ArmoredReader::new(wrapped);
         let decryptor = age::Decryptor::new_buffered(wrapped).map_err(failed)?;
         let identities = self.0.iter().map(|one| &**one);
         let reader = decryptor.decrypt(identities).map_err(failed)?;
@@ -400,6 +421,21 @@ mod tests {
         }
         let stranger = vault.recovery(2).unwrap(vault.volume, &held.wrapped.age);
         assert!(matches!(stranger, Err(KeyError::Unwrap(_))));
+    }
+
+    #[test]
+    fn a_key_is_wrapped_for_one_more_who_opens_it_and_no_recipient_does() {
+        let vault = Vault::new();
+        let keys = vault.keys();
+        let held = keys.for_recipients(&vault.recipients(&[0, 1])).unwrap();
+        let [other] = <[Recipient; 1]>::try_from(vault.recipients(&[2])).unwrap();
+        let text = keys.wrap_for(&held, &other).unwrap();
+        assert!(text.starts_with("-----BEGIN AGE"), "{text}");
+        let key = vault.recovery(2).unwrap(vault.volume, text.as_bytes());
+        assert_eq!(key.unwrap().chunk_id(b"a"), held.key.chunk_id(b"a"));
+        let former = vault.recovery(0).unwrap(vault.volume, text.as_bytes());
+        assert!(matches!(former, Err(KeyError::Unwrap(_))));
+        assert_eq!(keys.all().unwrap().len(), 1, "nothing is kept of it");
     }
 
     #[test]

@@ -4,9 +4,9 @@
 pub mod chunks;
 mod command;
 pub mod config;
-mod content;
 pub mod control;
 mod counted;
+mod cut;
 mod disk;
 pub mod drill;
 pub mod due;

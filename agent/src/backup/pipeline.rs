@@ -29,6 +29,7 @@ pub(super) use self::net::persist;
 use self::pack::Packer;
 use super::chunks::{Chunks, Meter, Place, Places, Stopped};
 use super::control::{Bounds, Control, Failure, Guard};
+use super::files::PlaceLog;
 use super::pace::Pace;
 use super::remote::Lane;
 
@@ -104,6 +105,8 @@ impl Chunk {
 struct Made {
     hash: PackHash,
     bytes: bytes::Bytes,
+    /// What is in it.
+    chunks: Vec<(ChunkId, Place)>,
 }
 
 /// What all threads of a run have in common.
@@ -112,9 +115,21 @@ struct Shared {
     control: Arc<Control>,
     meter: Arc<Meter>,
     places: Mutex<Places>,
+    noted: Mutex<Option<PlaceLog>>,
 }
 
 impl Shared {
+    /// The collector has these: the next run need not read them again.
+    fn note<'a>(&self, stored: impl IntoIterator<Item = &'a (ChunkId, Place)>) {
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(log) = &mut *noted
+            && let Err(error) = log.note(stored)
+        {
+            tracing::warn!(%error, "if this run is stopped, the next reads again what this one has stored");
+            *noted = None;
+        }
+    }
+
     fn places(&self) -> MutexGuard<'_, Places> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -155,6 +170,7 @@ impl Pipeline {
             control,
             meter,
             places: Mutex::default(),
+            noted: Mutex::default(),
         });
         let (queue, asked) = mpsc::unbounded_channel();
         let (work, to_pack) = std::sync::mpsc::channel();
@@ -193,6 +209,12 @@ impl Pipeline {
         self.threads
             .push(thread.map_err(|error| Failure::of(reason::INTERNAL, error))?);
         Ok(())
+    }
+
+    /// From here on it is noted there what the collector has.
+    pub fn note_in(&self, log: Option<PlaceLog>) {
+        let noted = &self.shared.noted;
+        *noted.lock().unwrap_or_else(PoisonError::into_inner) = log;
     }
 
     /// How fast what follows may be sent.

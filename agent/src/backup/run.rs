@@ -1,6 +1,7 @@
 //! A run of a volume from its beginning to its end: the host's configuration, the key, the hooks, the source, the snapshot, and what
 //! the collector is told. There is an end for every beginning, and where the collector can't be told it is left for the daemon.
 
+mod snapshot;
 mod source;
 
 use std::fs::DirBuilder;
@@ -10,9 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use infratrack_shared::backup::{Algorithm, Head, Manifest, Salt, SnapshotState, Unread};
+use infratrack_shared::backup::Unread;
 use infratrack_shared::codec;
-use infratrack_shared::ids::{BackupRunId, HostId, SnapshotId};
+use infratrack_shared::ids::{BackupRunId, SnapshotId};
 use infratrack_shared::limits::BACKUP_ERRORS;
 use infratrack_shared::time::UnixMillis;
 use infratrack_shared::wire::PROTOCOL;
@@ -23,14 +24,15 @@ use nix::time::ClockId;
 use thiserror::Error;
 use tokio::runtime::Runtime;
 
-use self::source::{Made, Way};
+use self::snapshot::Given;
+use self::source::Way;
 use super::chunks::Meter;
 use super::config::Allowed;
 use super::control::{Control, Failure};
 use super::disk;
 use super::files::Cache;
 use super::keys::{Held, Keys};
-use super::pipeline::{Pipeline, Settings, Stored, persist, progress_of};
+use super::pipeline::{Pipeline, persist, progress_of};
 use super::pulse::{Beating, Pulse};
 use super::remote::{Collector, RunLane};
 use super::volume_lock::VolumeLock;
@@ -140,7 +142,8 @@ impl Run<'_> {
         let parent = cache.as_ref().and_then(Cache::parent);
         let begun = self.begin(held.as_ref(), parent)?;
         if let Some(cache) = &mut cache {
-            if !begun.has_parent {
+            // What a run left that had none to begin with is asked for when its snapshot is committed.
+            if !begun.has_parent && parent.is_some() {
                 cache.forget();
             }
             cache.distrust(begun.lost.clone());
@@ -154,7 +157,13 @@ impl Run<'_> {
         let held = held.ok_or_else(|| {
             Failure::new(reason::UNSUPPORTED, "the volume's kind changed meanwhile")
         })?;
-        self.snapshot(&allowed, &begun, (&held, cache), host)
+        let given = Given {
+            allowed: &allowed,
+            begun: &begun,
+            held: &held,
+            host,
+        };
+        self.snapshot(&given, cache)
     }
 
     /// What is known of files since the last run.
@@ -239,116 +248,6 @@ impl Run<'_> {
             lacks: lacks.or(after),
             ..Good::default()
         })
-    }
-
-    /// Reads the volume, and commits what was read.
-    fn snapshot(
-        &mut self,
-        allowed: &Allowed,
-        begun: &Begun,
-        (held, mut cache): (&Held, Option<Cache>),
-        host: HostId,
-    ) -> Result<Good, Failure> {
-        let volume = &self.volume;
-        let (is_database, bandwidth) = (volume.is_database, volume.bandwidth);
-        let settings = Settings {
-            patience: self.host.patience,
-            ..Settings::new(volume.id, held.key.clone(), is_database, bandwidth)
-        };
-        let (control, meter) = (Arc::clone(&self.control), Arc::clone(&self.meter));
-        let mut pipeline = Pipeline::start(settings, control, meter, self.lane())?;
-        let read = self.with_hooks(allowed, |run| {
-            run.read(
-                allowed,
-                begun.last_ok.as_ref(),
-                cache.as_mut(),
-                &mut pipeline,
-            )
-        });
-        let (mut made, after) = match read {
-            Ok(read) => read,
-            Err(failure) => {
-                // The threads end, and what they say of it is no news.
-                self.control.stop(failure.clone());
-                return Err(self.control.cause().unwrap_or(failure));
-            }
-        };
-        if let Some(failure) = after {
-            made.lack(failure);
-        }
-        let pace = pipeline.pace().clone();
-        let Stored { places, refs } = pipeline.finish()?;
-        let (head, manifest) = self.document(&made, held, host, refs);
-        let sealed = head.seal(&manifest, &held.key);
-        let sealed = sealed.map_err(|error| Failure::of(reason::INTERNAL, error))?;
-        let sealed = bytes::Bytes::from(sealed);
-        let Self {
-            runtime,
-            collector,
-            control,
-            id,
-            ..
-        } = self;
-        let missing = runtime.block_on(persist(control, async || {
-            let sealed = sealed.clone();
-            collector
-                .put_snapshot(*id, head.snapshot_id, sealed, &pace)
-                .await
-        }))?;
-        if !missing.is_empty() {
-            let detail = format!("{} chunks were lost meanwhile", missing.len());
-            return Err(Failure::new(reason::REFUSED, detail));
-        }
-        if let Some(cache) = cache
-            && let Err(error) = cache.commit(head.snapshot_id, &places)
-        {
-            tracing::warn!(%error, "the next run reads every file");
-        }
-        Ok(Good {
-            snapshot: Some(head.snapshot_id),
-            lacks: made.lacks,
-            errors: made.errors,
-            errors_total: made.errors_total,
-        })
-    }
-
-    fn document(
-        &self,
-        made: &Made,
-        held: &Held,
-        host_id: HostId,
-        refs: infratrack_shared::backup::Refs,
-    ) -> (Head, Manifest) {
-        let now = self.host.clock.now();
-        let state = match made.lacks {
-            None => SnapshotState::Ok,
-            Some(_) => SnapshotState::Incomplete,
-        };
-        let head = Head {
-            volume_id: self.volume.id,
-            snapshot_id: SnapshotId::at(now),
-            host_id,
-            key_id: held.wrapped.id,
-            salt: Salt::new(rand::random()),
-            algorithm: Algorithm::of_this_machine(),
-            started_at_ms: self.started_at.0,
-            ended_at_ms: now.0,
-            state,
-            kind: made.kind,
-            files: made.files,
-            bytes: made.bytes,
-            refs,
-        };
-        let manifest = Manifest {
-            root: made.root.clone(),
-            hostname: self.host.hostname.clone(),
-            source: made.source.clone(),
-            agent: VERSION.to_owned(),
-            errors: made.errors.clone(),
-            errors_total: made.errors_total,
-            counted: made.counted.clone(),
-        };
-        (head, manifest)
     }
 
     fn end(&self, done: Result<Good, Failure>) -> EndRun {

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use infratrack_agent::backup::config;
-use infratrack_agent::backup::keys::Keys;
 use infratrack_agent::backup::remote::Collector;
 use infratrack_agent::backup::run::{self, Host};
 use infratrack_agent::cli::{Backup, BackupCommand, Began};
@@ -20,11 +19,11 @@ use infratrack_agent::collect::{self, Root};
 use infratrack_agent::config::Config;
 use infratrack_shared::ids::VolumeId;
 use infratrack_shared::wire::backup::{EndRun, Outcome, Progress, Trigger, Volume, reason};
-use serde_json::json;
 
 use super::backup_restore;
 
 mod drill;
+mod keys;
 
 /// For the line that says what to run.
 const ASKED: Duration = Duration::from_secs(5);
@@ -45,7 +44,9 @@ pub(crate) fn run(config: &Config, arguments: &Backup) -> ExitCode {
         BackupCommand::List { volume } => {
             list(&host, volume.as_deref(), arguments.json).map(|()| ExitCode::SUCCESS)
         }
-        BackupCommand::Keys => keys(&host, arguments.json).map(|()| ExitCode::SUCCESS),
+        BackupCommand::Keys(asked) => {
+            keys::run(&host, asked, arguments.json).map(|()| ExitCode::SUCCESS)
+        }
         BackupCommand::Read(read) => {
             backup_restore::run(Some(&host), arguments, read).map(|()| ExitCode::SUCCESS)
         }
@@ -301,26 +302,6 @@ fn list_volumes(host: &Host, is_json: bool) -> anyhow::Result<()> {
             None => "on command",
         };
         super::print(&format!("{}  {}  {schedule}", volume.id, volume.name));
-    }
-    Ok(())
-}
-
-fn keys(host: &Host, is_json: bool) -> anyhow::Result<()> {
-    let mut all = Vec::new();
-    for keys in Keys::of_all(&host.state_dir)? {
-        for held in keys.all()? {
-            let (id, recipients) = (held.wrapped.id, held.wrapped.recipients);
-            all.push((keys.volume(), id, recipients));
-        }
-    }
-    if is_json {
-        let document = |(volume, id, recipients): &(_, _, Vec<String>)| json!({"volume": format!("{volume}"), "key": format!("{id}"), "recipients": recipients});
-        let documents: Vec<_> = all.iter().map(document).collect();
-        super::print(&serde_json::to_string(&documents)?);
-        return Ok(());
-    }
-    for (volume, id, recipients) in all {
-        super::print(&format!("{volume}  {id}  {}", recipients.join(", ")));
     }
     Ok(())
 }

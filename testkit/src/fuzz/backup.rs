@@ -1,15 +1,55 @@
-//! What must hold for any bytes that lie in a bucket, or that an agent sends to be put there.
+//! What must hold for any bytes that lie in a bucket, or that an agent sends to be put there; and in what it remembers of files.
 
 use infratrack_shared::backup::{
     Content, Head, KeyId, Manifest, PackBuilder, Table, TreeReader, VolumeKey,
 };
 use infratrack_shared::codec;
 
+use super::super::cache::{Reader, Record};
+
 /// The key of the recorded objects.
 fn key() -> VolumeKey {
     VolumeKey::new(std::array::from_fn(|at| {
         u8::try_from(at).expect("32 are few")
     }))
+}
+
+/// Records are written as they were read. A walk that has what they name, and more, and less, comes to its end.
+pub fn backup_cache(bytes: &[u8]) {
+    let (mut rest, mut all, mut reader) = (bytes, Vec::new(), Reader::new(bytes));
+    while let Ok(Some(record)) = Record::read(&mut rest) {
+        let mut again = Vec::new();
+        record.write(&mut again).expect("it was no longer");
+        let read = Record::read(&mut again.as_slice());
+        assert_eq!(read.expect("it was written").as_ref(), Some(&record));
+        all.push(record);
+    }
+    let mut depth = 0;
+    for (number, record) in all.iter().enumerate() {
+        // Every third is not there any more.
+        let is_gone = number % 3 == 2;
+        let walked = match record {
+            Record::Enter(name) if !is_gone => {
+                depth += 1;
+                reader.enter(name)
+            }
+            Record::Begin(name, _) if !is_gone => reader.find(name).map(drop),
+            Record::Chunks(_) | Record::End(_) => reader.next_of_file().map(drop),
+            Record::Tree(hash, _) => reader.find_piece(hash).map(drop),
+            Record::Leave if depth > 0 => {
+                depth -= 1;
+                reader.leave()
+            }
+            Record::Enter(_) | Record::Begin(..) | Record::Leave => Ok(()),
+        };
+        // Who walks uses nothing of it from there on.
+        if walked.is_err() {
+            return;
+        }
+        assert!(reader.absent() <= depth);
+    }
+    reader.skip_file().ok();
+    while let Ok(Some(_)) = reader.take() {}
 }
 
 /// A pack that is taken is the one that its own table makes again; its ends alone say the same.

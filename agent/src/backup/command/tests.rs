@@ -9,7 +9,7 @@ use infratrack_shared::backup::{ChunkId, Chunker, PackKind, Sizes, TreeReader, V
 
 use super::*;
 use crate::backup::chunks::{Meter, Place};
-use crate::backup::content;
+use crate::backup::cut::Ids;
 use crate::backup::pipeline::Pipeline;
 
 /// Chunks in memory.
@@ -127,9 +127,16 @@ fn a_long_list_of_chunks_is_content_of_its_own() {
         let id = |at: usize| memory_id(at);
         (0..count).map(id).collect()
     };
-    let short = content::content(&mut memory, 5, &named(1_024)).unwrap();
+    let mut content = |count: usize| {
+        let mut ids = Ids::default();
+        ids.grow(5);
+        for id in named(count) {
+            ids.push(id, &mut memory, &mut |_| ()).unwrap();
+        }
+        ids.finish(&mut memory, &mut |_| ()).unwrap()
+    };
+    let (short, long) = (content(1_024), content(5_000));
     assert_eq!(short.chunks().unwrap().unwrap(), named(1_024));
-    let long = content::content(&mut memory, 5, &named(5_000)).unwrap();
     assert!(long.chunks().is_none());
     let listed = ids(&memory.joined(&long.lists().unwrap())).unwrap();
     assert_eq!((long.size, listed), (5, named(5_000)));

@@ -3,7 +3,6 @@
 //! can't be read is named, and the snapshot says that it is incomplete.
 
 mod cache;
-pub(crate) mod cut;
 mod links;
 mod names;
 mod node;
@@ -20,7 +19,7 @@ use infratrack_shared::backup::{Content, MAX_ERRORS, Unread};
 use infratrack_shared::wire::backup::{Files, reason};
 use thiserror::Error;
 
-pub use self::cache::Cache;
+pub use self::cache::{Cache, PlaceLog, records};
 use super::chunks::{Chunks, Stopped};
 use crate::clock::Clock;
 
@@ -98,7 +97,8 @@ pub struct Sources<'a> {
     pub clock: Clock,
 }
 
-/// Stores the volume's files. When it ends well, or is stopped, the cache is the caller's to commit or to keep.
+/// Stores the volume's files. When it ends well, the cache is the caller's to commit; otherwise what was done stands
+/// in its logs.
 pub fn back_up(
     sources: &Sources<'_>,
     cache: &mut Cache,

@@ -13,9 +13,9 @@ use rustix::fs::{Advice, Mode, OFlags, SeekFrom, Stat, fadvise, fstat, openat, s
 use rustix::io::Errno;
 
 use super::cache::{Cache, Row};
-use super::cut::{Cutter, Ids};
 use super::node::fingerprint;
 use crate::backup::chunks::{Chunks, Stopped};
+use crate::backup::cut::{Cutter, Ids};
 
 const READ_BYTES: usize = 256 * 1024;
 /// A shorter hole is read as the zeros that it is.

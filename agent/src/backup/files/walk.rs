@@ -15,7 +15,6 @@ use rustix::io::Errno;
 use serde_bytes::ByteBuf;
 
 use super::cache::{Cache, Fingerprint, Record, Row};
-use super::cut::{Cutter, Ids};
 use super::links::Links;
 use super::names::Names;
 use super::node::{Owners, Whose, fingerprint, kind};
@@ -23,6 +22,7 @@ use super::paths::Selected;
 use super::read::{Failed, FileReader, Into, open};
 use super::{CHANGED, Errors, FilesError, Sources, Walked};
 use crate::backup::chunks::{Chunks, Stopped};
+use crate::backup::cut::{Cutter, Ids};
 
 /// Directories in one another: each has a file descriptor.
 pub(super) const MAX_DEPTH: usize = 512;

@@ -73,6 +73,9 @@ async fn resolve(
         let held = persist(&shared.control, async || lane.missing(&ids).await).await?;
         let held = places(&ids, &held.held)
             .ok_or_else(|| Failure::new(reason::REFUSED, "what is held is not understood"))?;
+        let known = ids.iter().zip(&held);
+        let known = known.filter_map(|(id, place)| Some((*id, (*place)?)));
+        shared.note(&known.collect::<Vec<_>>());
         for (chunk, place) in batch.into_iter().zip(held) {
             let Some(place) = place else {
                 // Workers that are gone have said why.
@@ -130,13 +133,19 @@ async fn send(
 ) -> Result<(), Failure> {
     loop {
         let next = made.lock().await.recv().await;
-        let Some(Made { hash, bytes }) = next else {
+        let Some(Made {
+            hash,
+            bytes,
+            chunks,
+        }) = next
+        else {
             return Ok(());
         };
         persist(&shared.control, async || {
             lane.put_pack(hash, bytes.clone(), pace).await
         })
         .await?;
+        shared.note(&chunks);
         let meter = &shared.meter;
         meter.packs.fetch_add(1, Ordering::Relaxed);
         meter

@@ -10,12 +10,13 @@ use infratrack_shared::backup::{
 use infratrack_shared::wire::backup::reason;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{Chunk, Failure, Made, Shared, Stopped};
+use super::{Chunk, ChunkId, Failure, Made, Place, Shared, Stopped};
 
 /// A pack in the making.
 struct Open {
     builder: PackBuilder,
     origin: (Salt, Algorithm),
+    chunks: Vec<(ChunkId, Place)>,
 }
 
 /// One pack of each kind.
@@ -85,7 +86,7 @@ impl Packer {
         &self,
         shared: &Shared,
         kind: PackKind,
-        id: super::ChunkId,
+        id: ChunkId,
         packed: Packed,
     ) -> Result<Result<(), Stopped>, SealError> {
         let settings = &shared.settings;
@@ -109,17 +110,26 @@ impl Packer {
         let open = slot.get_or_insert_with(|| Open {
             builder: PackBuilder::new(settings.volume, settings.key.id(), kind),
             origin: (Salt::new(rand::random()), Algorithm::of_this_machine()),
+            chunks: Vec::new(),
         });
         let sealed = open.builder.push(&settings.key, open.origin, id, packed)?;
-        shared.places().insert(id, (sealed.salt, sealed.counter));
+        let place = (sealed.salt, sealed.counter);
+        shared.places().insert(id, place);
+        open.chunks.push((id, place));
         Ok(Ok(()))
     }
 
     fn send(&self, shared: &Shared, open: Open) -> Result<(), Stopped> {
         shared.control.take_pack()?;
+        let chunks = open.chunks;
         let (hash, bytes) = open.builder.finish();
         let bytes = bytes.into();
-        self.made.send(Made { hash, bytes }).map_err(|_| Stopped)
+        let made = Made {
+            hash,
+            bytes,
+            chunks,
+        };
+        self.made.send(made).map_err(|_| Stopped)
     }
 
     fn packs(&self) -> MutexGuard<'_, Packs> {

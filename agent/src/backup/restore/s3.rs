@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
+use jiff::Timestamp;
 use rustls::ClientConfig;
 use rusty_s3::actions::{ListObjectsV2, ListObjectsV2Response};
 use rusty_s3::{Credentials, S3Action, UrlStyle};
@@ -17,11 +18,14 @@ use zeroize::Zeroizing;
 use super::lanes::{Lanes, Question, UNREADABLE};
 use super::objects::Objects;
 use super::source::SourceError;
+use crate::clock::Clock;
 use crate::tls;
 
 mod client;
+mod times;
 
 use self::client::{Client, Request};
+use self::times::Times;
 
 /// For how long a signed request may be sent.
 const SIGNED: Duration = Duration::from_secs(300);
@@ -40,6 +44,10 @@ pub struct Location {
     pub region: String,
     /// The bucket is part of the path.
     pub is_path_style: bool,
+    /// Without TLS too, when it is not on this host.
+    pub is_insecure: bool,
+    /// A file of certificates that vouch for it, in place of the system's.
+    pub authorities: Option<PathBuf>,
 }
 
 /// The bucket.
@@ -49,6 +57,7 @@ pub struct S3 {
     /// Empty, or ends with `/`.
     prefix: String,
     tls: Arc<ClientConfig>,
+    times: Arc<Times>,
     lanes: Lanes<Client>,
 }
 
@@ -57,6 +66,7 @@ impl S3 {
     pub fn new(
         location: &Location,
         credentials: Credentials,
+        clock: Clock,
         patience: Duration,
     ) -> anyhow::Result<Self> {
         let place = location.url.strip_prefix("s3://");
@@ -70,6 +80,7 @@ impl S3 {
         let region = location.region.clone();
         let of_aws = || format!("https://s3.{region}.amazonaws.com");
         let endpoint = location.endpoint.clone().unwrap_or_else(of_aws);
+        allowed(&endpoint, location.is_insecure)?;
         let endpoint = endpoint.parse().context("the endpoint is no URL")?;
         let style = if location.is_path_style {
             UrlStyle::Path
@@ -81,7 +92,8 @@ impl S3 {
             bucket: bucket.context("the bucket has no URL at this endpoint")?,
             credentials,
             prefix,
-            tls: Arc::new(tls::public()?),
+            tls: Arc::new(tls::public(location.authorities.as_deref())?),
+            times: Arc::new(Times::new(clock)),
             lanes: Lanes::new(patience),
         })
     }
@@ -90,23 +102,31 @@ impl S3 {
         Question::new(self.name(key), UNREADABLE.min(self.lanes.patience()))
     }
 
-    fn send(&self, question: &Question, request: &Request) -> Result<Vec<u8>, SourceError> {
-        let new = || Client::new(Arc::clone(&self.tls));
-        self.lanes
-            .ask(question, new, async |client| client.get(request).await)
+    /// Asks with a URL that is signed each time: it may be asked again later than a signature lasts.
+    fn send(
+        &self,
+        question: &Question,
+        sign: impl Fn(&Timestamp) -> String,
+        range: Option<&Range<u64>>,
+        limit: usize,
+    ) -> Result<Vec<u8>, SourceError> {
+        let new = || Client::new(Arc::clone(&self.tls), Arc::clone(&self.times));
+        self.lanes.ask(question, new, async |client| {
+            let (url, range) = (Zeroizing::new(sign(&self.times.now())), range.cloned());
+            client.get(&Request { url, range, limit }).await
+        })
     }
 
     fn fetch(
         &self,
         key: &str,
-        range: Option<Range<u64>>,
+        range: Option<&Range<u64>>,
         limit: usize,
     ) -> Result<Vec<u8>, SourceError> {
         let object = format!("{}{key}", self.prefix);
         let action = self.bucket.get_object(Some(&self.credentials), &object);
-        let url = Zeroizing::new(action.sign(SIGNED).to_string());
-        let request = Request { url, range, limit };
-        self.send(&self.question(key), &request)
+        let sign = |now: &Timestamp| action.sign_with_time(SIGNED, now).to_string();
+        self.send(&self.question(key), sign, range, limit)
     }
 
     /// Each page of a list, with or without what is deeper.
@@ -131,9 +151,8 @@ impl S3 {
             if let Some(token) = token.take() {
                 action.with_continuation_token(token);
             }
-            let url = Zeroizing::new(action.sign(SIGNED).to_string());
-            let (range, limit) = (None, PAGE_BYTES);
-            let page = self.send(&question, &Request { url, range, limit })?;
+            let sign = |now: &Timestamp| action.sign_with_time(SIGNED, now).to_string();
+            let page = self.send(&question, sign, None, PAGE_BYTES)?;
             let page = String::from_utf8(page).map_err(|error| wrong(error.to_string()))?;
             let page = ListObjectsV2::parse_response(&page);
             let page = page.map_err(|error| wrong(format!("its list is none: {error}")))?;
@@ -181,7 +200,7 @@ impl Objects for S3 {
             return Ok(Vec::new());
         }
         let limit = usize::try_from(length).unwrap_or(usize::MAX);
-        self.fetch(key, Some(range), limit)
+        self.fetch(key, Some(&range), limit)
     }
 
     fn name(&self, key: &str) -> String {
@@ -189,6 +208,23 @@ impl Objects for S3 {
         // A `String` takes everything.
         write!(name, "{}{key}", self.prefix).ok();
         name
+    }
+}
+
+/// What is read is sealed, and a signed URL is not for everybody's eyes.
+fn allowed(endpoint: &str, is_insecure: bool) -> anyhow::Result<()> {
+    let uri: http::Uri = endpoint.parse().context("the endpoint is no URL")?;
+    let host = uri.host().context("the endpoint has no host")?;
+    match uri.scheme_str() {
+        Some("https") => Ok(()),
+        Some("http") => {
+            ensure!(
+                is_insecure || client::is_local(host),
+                "the endpoint is without TLS and not on this host: pass --insecure-http to allow that"
+            );
+            Ok(())
+        }
+        Some(_) | None => bail!("the endpoint is neither https:// nor http://"),
     }
 }
 
@@ -235,6 +271,8 @@ mod tests {
             endpoint: None,
             region: "eu-central-1".to_owned(),
             is_path_style: false,
+            is_insecure: false,
+            authorities: None,
         }
     }
 
@@ -245,7 +283,7 @@ mod tests {
         std::fs::write(&path, "AWS_ACCESS_KEY_ID=a\nAWS_SECRET_ACCESS_KEY = b=c\n").unwrap();
         let credentials = credentials_of_file(&path).unwrap();
         assert_eq!((credentials.key(), credentials.secret()), ("a", "b=c"));
-        let made = |url: &str| S3::new(&location(url), credentials.clone(), Duration::ZERO);
+        let made = |url: &str| made(&location(url), credentials.clone());
         for (url, key) in [
             ("s3://fleet", "s3://fleet/backups/x"),
             ("s3://fleet/", "s3://fleet/backups/x"),
@@ -260,5 +298,48 @@ mod tests {
         std::fs::write(&path, "AWS_ACCESS_KEY_ID=a\nAWS_SECRET_ACCESS_KEY=\n").unwrap();
         let error = format!("{:#}", credentials_of_file(&path).unwrap_err());
         assert!(error.contains("AWS_SECRET_ACCESS_KEY"), "{error}");
+    }
+
+    fn made(location: &Location, credentials: Credentials) -> anyhow::Result<S3> {
+        S3::new(location, credentials, Clock::system(), Duration::ZERO)
+    }
+
+    #[test]
+    fn without_tls_it_is_on_this_host_or_asked_for() {
+        for (endpoint, is_insecure, is_allowed) in [
+            ("https://s3.example.org", false, true),
+            ("http://127.0.0.1:9000", false, true),
+            ("http://[::1]:9000", false, true),
+            ("http://localhost:9000", false, true),
+            ("http://fleet.localhost", false, true),
+            ("http://10.0.0.1:9000", false, false),
+            ("http://localhost.example.org", false, false),
+            ("http://10.0.0.1:9000", true, true),
+            ("ftp://10.0.0.1", true, false),
+            ("10.0.0.1:9000", true, false),
+        ] {
+            let location = Location {
+                endpoint: Some(endpoint.to_owned()),
+                is_insecure,
+                is_path_style: true,
+                ..location("s3://fleet")
+            };
+            let made = made(&location, Credentials::new("a", "b"));
+            assert_eq!(made.is_ok(), is_allowed, "{endpoint}: {made:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_a_certificate_vouches_for_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
+        for content in ["", "no certificate"] {
+            std::fs::write(&path, content).unwrap();
+            let location = Location {
+                authorities: Some(path.clone()),
+                ..location("s3://fleet")
+            };
+            assert!(made(&location, Credentials::new("a", "b")).is_err());
+        }
     }
 }

@@ -15,7 +15,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::backup::files::cut::Cutter;
+use crate::backup::cut::Cutter;
 
 const READ_BYTES: usize = 256 * 1024;
 

@@ -6,7 +6,9 @@ use std::fs;
 use std::time::Instant;
 
 use age::secrecy::ExposeSecret;
-use infratrack_shared::backup::{ChunkId, Content, PackHash, SnapshotKind, TreeReader, VolumeKey};
+use infratrack_shared::backup::{
+    ChunkId, Content, Head, Manifest, PackHash, SnapshotKind, SnapshotState, TreeReader, VolumeKey,
+};
 use infratrack_shared::codec::{Limits, decode};
 use infratrack_shared::ids::VolumeId;
 use infratrack_shared::wire::backup::{Files, Order, Program, Snapshot, Source};

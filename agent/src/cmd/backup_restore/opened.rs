@@ -10,6 +10,7 @@ use infratrack_agent::backup::restore::{
 };
 use infratrack_agent::backup::run::{self, Host};
 use infratrack_agent::cli::{Backup, BackupFrom};
+use infratrack_agent::clock::Clock;
 use infratrack_shared::backup::{Content, KeyId};
 use infratrack_shared::ids::{SnapshotId, VolumeId};
 
@@ -139,9 +140,11 @@ fn objects(from: &BackupFrom) -> anyhow::Result<Box<dyn Objects>> {
         endpoint: asked.endpoint.clone(),
         region: asked.region.clone(),
         is_path_style: asked.path_style,
+        is_insecure: asked.insecure_http,
+        authorities: asked.ca.clone(),
         url,
     };
-    let s3 = S3::new(&location, credentials, run::PATIENCE);
+    let s3 = S3::new(&location, credentials, Clock::system(), run::PATIENCE);
     Ok(Box::new(s3.with_context(|| location.url.clone())?))
 }
 

@@ -1,6 +1,7 @@
 //! Real agents back real files and programs up into a real collector, and get them back from a copy of its store.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -34,24 +35,8 @@ impl Rig {
         let collector = Collector::start().await;
         let host = collector.host().await;
         let dir = tempfile::tempdir().unwrap();
-        let identities = [0, 1].map(|_| age::x25519::Identity::generate());
-        let secret = identities[1].to_string();
-        fs::write(dir.path().join("identity"), secret.expose_secret()).unwrap();
-        let public = identities.map(|identity| format!("{:?}", identity.to_public().to_string()));
-        let allowed = dir.path().join("backup.toml");
-        let (recipients, root) = (public.join(", "), dir.path().to_str().unwrap());
-        let text = format!("recipients = [{recipients}]\nallowed_paths = [{root:?}]\n{programs}");
-        fs::write(&allowed, text).unwrap();
-        fs::set_permissions(&allowed, fs::Permissions::from_mode(0o600)).unwrap();
-        let address = collector.server.addresses.agents.to_string();
-        let backups = BackupHost {
-            collector: remote::Collector::new(host.dir.path().to_owned(), vec![address]),
-            state_dir: dir.path().join("state"),
-            allowed,
-            hostname: "db1".to_owned(),
-            clock: Clock::system(),
-            patience: Duration::from_secs(20),
-        };
+        let address = collector.server.addresses.agents;
+        let backups = backups(dir.path(), programs, (host.dir.path(), address));
         Self {
             collector,
             host,
@@ -70,13 +55,7 @@ impl Rig {
 
     /// As the daemon has it run.
     pub(super) async fn run(&self) -> EndRun {
-        let mut collector = self.backups.collector.clone();
-        let volumes = collector.volumes().await.unwrap().volumes;
-        let [volume] = <[Volume; 1]>::try_from(volumes).unwrap();
-        let host = self.backups.clone();
-        let run =
-            tokio::task::spawn_blocking(move || run::run(&host, &volume, Trigger::Command, |_| ()));
-        run.await.unwrap().unwrap()
+        run_of(&self.backups).await
     }
 
     pub(super) fn recovery(&self) -> Recovery {
@@ -84,26 +63,67 @@ impl Rig {
     }
 
     /// What the store of objects has, with nothing but the identity of who recovers.
-    fn restore(&self, id: &str, to: &Path) {
+    pub(super) fn restore(&self, id: &str, to: &Path) {
         let volume: VolumeId = id.parse().unwrap();
         let store = self.collector.data_dir.path().join("blobs");
         let bucket = Bucket::open(&store, volume).unwrap();
-        assert_eq!(bucket.check_packs(), []);
-        let keys = KeySources {
-            recovery: Some(self.recovery()),
-            ..KeySources::own(self.dir.path(), volume)
-        };
-        let key = |id| keys.find(id, || bucket.wrapped_key(id));
-        let opened = Opened::open(&bucket, volume, bucket.latest().unwrap(), key).unwrap();
-        let (fetcher, root) = (|| opened.fetcher(&bucket), &opened.manifest.root);
-        let meter = Meter::default();
-        fs::create_dir(to).unwrap();
-        let options = Options::default();
-        let restored = restore(fetcher(), root, to, &options, &meter).unwrap();
-        assert!(restored.errors.is_empty(), "{restored:?}");
-        let verified = verify(fetcher(), root, &options, &meter).unwrap();
-        assert!(verified.errors.is_empty(), "{verified:?}");
+        restored(&bucket, self.recovery(), to);
     }
+}
+
+/// A `backup.toml` in a directory, and there too who can recover keys, for the host of this identity.
+pub(super) fn backups(
+    dir: &Path,
+    programs: &str,
+    (identity, agents): (&Path, SocketAddr),
+) -> BackupHost {
+    let identities = [0, 1].map(|_| age::x25519::Identity::generate());
+    let secret = identities[1].to_string();
+    fs::write(dir.join("identity"), secret.expose_secret()).unwrap();
+    let public = identities.map(|identity| format!("{:?}", identity.to_public().to_string()));
+    let allowed = dir.join("backup.toml");
+    let (recipients, root) = (public.join(", "), dir.to_str().unwrap());
+    let text = format!("recipients = [{recipients}]\nallowed_paths = [{root:?}]\n{programs}");
+    fs::write(&allowed, text).unwrap();
+    fs::set_permissions(&allowed, fs::Permissions::from_mode(0o600)).unwrap();
+    BackupHost {
+        collector: remote::Collector::new(identity.to_owned(), vec![agents.to_string()]),
+        state_dir: dir.join("state"),
+        allowed,
+        hostname: "db1".to_owned(),
+        clock: Clock::system(),
+        patience: Duration::from_secs(20),
+    }
+}
+
+/// Runs the host's one volume.
+pub(super) async fn run_of(backups: &BackupHost) -> EndRun {
+    let mut collector = backups.collector.clone();
+    let volumes = collector.volumes().await.unwrap().volumes;
+    let [volume] = <[Volume; 1]>::try_from(volumes).unwrap();
+    let host = backups.clone();
+    let run =
+        tokio::task::spawn_blocking(move || run::run(&host, &volume, Trigger::Command, |_| ()));
+    run.await.unwrap().unwrap()
+}
+
+/// The newest snapshot, with nothing but the bucket and the identity of who recovers.
+pub(super) fn restored(bucket: &Bucket, recovery: Recovery, to: &Path) {
+    assert_eq!(bucket.check_packs(), []);
+    let keys = KeySources {
+        recovery: Some(recovery),
+        ..KeySources::own(to, bucket.volume())
+    };
+    let key = |id| keys.find(id, || bucket.wrapped_key(id));
+    let opened = Opened::open(bucket, bucket.volume(), bucket.latest().unwrap(), key).unwrap();
+    let (fetcher, root) = (|| opened.fetcher(bucket), &opened.manifest.root);
+    let meter = Meter::default();
+    fs::create_dir(to).unwrap();
+    let options = Options::default();
+    let restored = restore(fetcher(), root, to, &options, &meter).unwrap();
+    assert!(restored.errors.is_empty(), "{restored:?}");
+    let verified = verify(fetcher(), root, &options, &meter).unwrap();
+    assert!(verified.errors.is_empty(), "{verified:?}");
 }
 
 /// Bytes that are no other's.

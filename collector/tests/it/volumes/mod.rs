@@ -2,10 +2,12 @@
 
 mod agent;
 mod drills;
+mod interrupted;
 mod kills;
 mod large;
 mod live_database;
 mod restore;
+mod s3;
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};

@@ -4,8 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use age::secrecy::ExposeSecret;
 use http::{Method, StatusCode};
 use infratrack_agent::backup::chunks::Meter;
+use infratrack_agent::backup::keys::{Held, Keys, Recovery};
 use infratrack_agent::backup::remote;
 use infratrack_agent::backup::restore::{
     self, KeySources, Opened, Options, Remote, Restored, Source, SourceError,
@@ -173,6 +175,7 @@ async fn another_host_restores_by_a_grant_and_a_recovery_identity_and_not_withou
         };
         let error = without.open().unwrap_err().to_string();
         assert!(error.contains("pass a recovery identity"), "{error}");
+        rewrapped(&rig, &other, without);
         (rig, made, other)
     })
     .await;
@@ -184,6 +187,25 @@ async fn another_host_restores_by_a_grant_and_a_recovery_identity_and_not_withou
         assert!(reader.remote.snapshots(None).is_err());
     })
     .await;
+}
+
+/// With the key that its own host wrapped for the other's identity.
+fn rewrapped(rig: &Rig, other: &Host, reader: Reader) {
+    let identity = age::x25519::Identity::generate();
+    let recipient = identity.to_public().to_string().parse().unwrap();
+    let keys = Keys::of(&rig.backups.state_dir, reader.remote.volume());
+    let [held] = <[Held; 1]>::try_from(keys.all().unwrap()).unwrap();
+    let [secret, key] = ["own-identity", "wrapped"].map(|name| other.dir.path().join(name));
+    fs::write(&secret, identity.to_string().expose_secret()).unwrap();
+    fs::write(&key, keys.wrap_for(&held, &recipient).unwrap()).unwrap();
+    let mut keys = reader.keys.with_file(&key).unwrap();
+    keys.recovery = Some(Recovery::of_file(&secret).unwrap());
+    let reader = Reader { keys, ..reader };
+    let opened = reader.open().unwrap();
+    let mut out = Vec::new();
+    let from = opened.fetcher(&reader.remote);
+    restore::dump(from, &opened.manifest.root, None, &mut out).unwrap();
+    assert_eq!(out, b"a dump\n");
 }
 
 fn packs(rig: &Rig, volume: &Value) -> Vec<PathBuf> {

@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::Path;
 
+use infratrack_agent::backup::files::records::{Fingerprint, Record, Row};
+use infratrack_shared::backup::{ChunkId, Salt};
 use infratrack_shared::compress;
 use infratrack_shared::limits;
 use infratrack_shared::token::EnrollToken;
@@ -58,6 +60,7 @@ pub(crate) fn write_missing(root: &Path, corpus: &Path) {
         };
         write(&format!("backup_{name}"), damaged("valid", &valid, 4));
     }
+    write("backup_cache", damaged("valid", &cache(), 4));
     write("frames", frames(&recorded("frames")));
     write("token", tokens());
     write("zstd", compressed(&full));
@@ -66,6 +69,35 @@ pub(crate) fn write_missing(root: &Path, corpus: &Path) {
         inputs.push(named("hostile-deep", "[".repeat(4096).into_bytes()));
         write(target, inputs);
     }
+}
+
+/// What is remembered of two directories.
+fn cache() -> Vec<u8> {
+    let row = |number: u8| Row {
+        id: ChunkId::new([number; 32]),
+        place: (number > 1).then(|| (Salt::new([number; 16]), number.into())),
+    };
+    let begin = |name: &str| Record::Begin(name.into(), Fingerprint([7; Fingerprint::BYTES]));
+    let records = [
+        Record::Enter("a".into()),
+        begin("1"),
+        Record::Chunks(vec![row(1), row(2)]),
+        Record::End(Some(b"entry".to_vec())),
+        Record::Tree([8; 32], row(3)),
+        Record::Enter("b".into()),
+        begin("2"),
+        Record::End(None),
+        Record::Leave,
+        Record::Leave,
+        begin("c"),
+        Record::Chunks(vec![row(4)]),
+        Record::End(Some(b"entry".to_vec())),
+    ];
+    let mut bytes = Vec::new();
+    for record in records {
+        record.write(&mut bytes).expect("it is short");
+    }
+    bytes
 }
 
 /// A document of each kind of inventory.

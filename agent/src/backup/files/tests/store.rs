@@ -13,7 +13,7 @@ use infratrack_shared::wire::backup::Files;
 use tempfile::TempDir;
 
 use crate::backup::chunks::{Chunks, Meter, Place, Places, Stopped};
-use crate::backup::files::{Cache, FilesError, Sources, Walked, back_up};
+use crate::backup::files::{Cache, FilesError, PlaceLog, Sources, Walked, back_up};
 use crate::backup::restore::{Bucket, Fetcher, Options, Restored, restore};
 use crate::clock::Clock;
 
@@ -31,6 +31,8 @@ pub(crate) struct Store {
     pub(crate) calls: usize,
     pub(crate) stop_after: usize,
     pub(crate) meanwhile: Option<Box<dyn FnMut()>>,
+    /// Told of what is in the packs that are finished.
+    pub(crate) noted: Option<PlaceLog>,
     meter: Meter,
 }
 
@@ -50,6 +52,7 @@ impl Store {
             calls: 0,
             stop_after: usize::MAX,
             meanwhile: None,
+            noted: None,
             meter: Meter::default(),
         }
     }
@@ -62,6 +65,10 @@ impl Store {
             let dir = dir.join(&name[..2]);
             fs::create_dir_all(&dir).unwrap();
             fs::write(dir.join(name), bytes).unwrap();
+        }
+        if let Some(log) = &mut self.noted {
+            let places: Vec<_> = self.places.iter().map(|(id, at)| (*id, *at)).collect();
+            log.note(&places).unwrap();
         }
     }
 }
@@ -176,6 +183,7 @@ impl Bench {
 
     pub(crate) fn run(&mut self) -> Walked {
         let mut cache = self.cache();
+        self.store.noted = cache.take_noted();
         let walked = self.try_run(&mut cache).unwrap();
         cache.commit(self.snapshot, &self.store.places).unwrap();
         walked

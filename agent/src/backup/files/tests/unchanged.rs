@@ -7,7 +7,7 @@ use infratrack_shared::backup::{KeyId, PackKind, Refs};
 
 use super::store::Bench;
 use super::whole::{described, noise};
-use crate::backup::files::FilesError;
+use crate::backup::files::{Cache, FilesError};
 
 fn bench() -> Bench {
     let bench = Bench::new();
@@ -117,6 +117,75 @@ fn a_stopped_run_leaves_what_it_has_done_and_what_was_known() {
     cache.keep(&bench.store.places).unwrap();
     bench.store.stop_after = usize::MAX;
     assert_eq!(bench.run().opened, 1);
+}
+
+/// A run that stores a little and is then stopped.
+fn stopped(bench: &mut Bench) -> Cache {
+    bench.store.stop_after = bench.store.calls + 5;
+    let mut cache = bench.cache();
+    bench.store.noted = cache.take_noted();
+    assert!(bench.try_run(&mut cache).is_err());
+    bench.store.stop_after = usize::MAX;
+    cache
+}
+
+#[test]
+fn a_run_that_comes_to_no_end_leaves_what_is_stored() {
+    let mut bench = bench();
+    drop(stopped(&mut bench));
+    let walked = bench.run();
+    assert!((1..10).contains(&walked.opened), "{}", walked.opened);
+    assert_eq!(bench.restore(&walked.root).errors, []);
+    assert_eq!(described(&bench.out()), described(&bench.tree()));
+    assert_eq!(bench.run().opened, 0);
+    // And what was known before of what it did not come to, through two such runs.
+    fs::write(bench.tree().join("a/2"), "other").unwrap();
+    fs::write(bench.tree().join("b/2"), "other").unwrap();
+    bench.store.stop_after = bench.store.calls;
+    let mut cache = bench.cache();
+    assert!(bench.try_run(&mut cache).is_err());
+    drop(cache);
+    drop(bench.cache());
+    bench.store.stop_after = usize::MAX;
+    assert_eq!(bench.run().opened, 2);
+}
+
+#[test]
+fn chunks_that_nobody_acknowledged_do_not_count() {
+    let mut bench = bench();
+    bench.store.stop_after = 5;
+    let mut cache = bench.cache();
+    assert!(bench.try_run(&mut cache).is_err());
+    drop(cache);
+    bench.store.stop_after = usize::MAX;
+    assert_eq!(bench.run().opened, 10);
+}
+
+#[test]
+fn whatever_a_killed_run_left_of_its_logs_the_next_is_whole() {
+    let mut bench = bench();
+    let cache = bench.dir.path().join("cache");
+    let log = |what: &str| cache.join(format!("{}.{what}", bench.store.volume));
+    let (walk, places) = (log("walk"), log("places"));
+    drop(stopped(&mut bench));
+    let whole = [fs::read(&walk).unwrap(), fs::read(&places).unwrap()];
+    let first = bench.run();
+    for (damaged, other) in [(0, 1), (1, 0)] {
+        let paths = [&walk, &places];
+        for at in (0..whole[damaged].len()).step_by(61) {
+            let mut flipped = whole[damaged].clone();
+            flipped[at] ^= 1;
+            for bytes in [&whole[damaged][..at], &flipped] {
+                fs::write(paths[damaged], bytes).unwrap();
+                fs::write(paths[other], &whole[other]).unwrap();
+                assert_eq!(bench.cache().parent(), Some(bench.snapshot), "byte {at}");
+            }
+        }
+        let walked = bench.run();
+        assert_eq!((walked.files, walked.bytes), (first.files, first.bytes));
+        assert_eq!(bench.restore(&walked.root).errors, []);
+        assert_eq!(described(&bench.out()), described(&bench.tree()));
+    }
 }
 
 #[test]

@@ -5,34 +5,34 @@ use std::io::{self, Read, Write};
 
 use infratrack_shared::backup::{ChunkId, Salt};
 
-use crate::backup::chunks::Place;
-
 /// More than an entry of a tree can have.
 const MAX_BYTES: u32 = 5 * 1024 * 1024;
 const ROW_BYTES: usize = 32 + 1 + 16 + 2;
 
 /// What tells whether a file is as it was: size, mtime, ctime, inode and device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Fingerprint(pub(crate) [u8; Fingerprint::BYTES]);
+pub struct Fingerprint(pub [u8; Fingerprint::BYTES]);
 
 impl Fingerprint {
-    pub(crate) const BYTES: usize = 7 * 8;
+    /// Numbers of eight bytes.
+    pub const BYTES: usize = 7 * 8;
     /// Of a file that may change without that it shows: no file has it.
-    pub(crate) const NONE: Self = Self([0; Self::BYTES]);
+    pub const NONE: Self = Self([0; Self::BYTES]);
 }
 
 /// A chunk, and where it lies, where that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Row {
-    pub(crate) id: ChunkId,
-    pub(crate) place: Option<Place>,
+pub struct Row {
+    pub id: ChunkId,
+    pub place: Option<(Salt, u16)>,
 }
 
 /// BLAKE3 of the plain bytes of a piece of a tree.
-pub(crate) type TreeHash = [u8; 32];
+pub type TreeHash = [u8; 32];
 
+/// One record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Record {
+pub enum Record {
     Enter(Vec<u8>),
     Begin(Vec<u8>, Fingerprint),
     Chunks(Vec<Row>),
@@ -43,7 +43,8 @@ pub(crate) enum Record {
 }
 
 impl Record {
-    pub(crate) fn write(&self, out: &mut impl Write) -> io::Result<()> {
+    /// Appends its bytes.
+    pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let mut bytes = Vec::new();
         let kind = match self {
             Self::Enter(name) => {
@@ -83,7 +84,7 @@ impl Record {
     }
 
     /// `None` at the end.
-    pub(crate) fn read(from: &mut impl Read) -> io::Result<Option<Self>> {
+    pub fn read(from: &mut impl Read) -> io::Result<Option<Self>> {
         let mut kind = [0];
         if from.read(&mut kind)? == 0 {
             return Ok(None);
@@ -158,6 +159,7 @@ impl Row {
     }
 }
 
-pub(super) fn wrong(what: &str) -> io::Error {
+/// What is read is none.
+pub fn wrong(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }

@@ -1,11 +1,13 @@
 //! Content on its way into chunks: bytes are fed as they come, chunks come out as the volume's chunker cuts them, and their ids
 //! become a [`Content`], whose list is content of its own where it is long. No more than two chunks are in memory.
 
+use std::sync::atomic::Ordering;
+
 use infratrack_shared::backup::{
     ChunkId, Chunker, Content, MAX_CHUNK_BYTES, MAX_INLINE_CHUNKS, PackKind,
 };
 
-use crate::backup::chunks::{Chunks, Stopped};
+use super::chunks::{Chunks, Stopped};
 
 /// Cuts what is fed to it.
 #[derive(Debug, Default)]
@@ -58,7 +60,7 @@ struct Lists {
 
 impl Ids {
     /// The next chunk. `stored` is told of the chunks that lists take.
-    pub(super) fn push(
+    pub(crate) fn push(
         &mut self,
         id: ChunkId,
         chunks: &mut dyn Chunks,
@@ -77,15 +79,15 @@ impl Ids {
     }
 
     /// That many bytes belong to the content.
-    pub(super) fn grow(&mut self, bytes: u64) {
+    pub(crate) fn grow(&mut self, bytes: u64) {
         self.size += bytes;
     }
 
-    pub(super) fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.size
     }
 
-    pub(super) fn finish(
+    pub(crate) fn finish(
         self,
         chunks: &mut dyn Chunks,
         stored: &mut dyn FnMut(ChunkId),
@@ -111,6 +113,89 @@ impl Lists {
             self.ids.push(id);
             stored(id);
         }
+        Ok(())
+    }
+}
+
+/// Twice the longest chunk: what is left over is moved to the front once for each.
+const ROOM_BYTES: usize = 2 * MAX_CHUNK_BYTES;
+
+/// Cuts one stream, which writes where it is cut: without a copy for each piece.
+#[derive(Debug)]
+pub(super) struct Stream<'a, C> {
+    chunks: &'a mut C,
+    room: Vec<u8>,
+    start: usize,
+    end: usize,
+    ids: Ids,
+}
+
+impl<'a, C: Chunks> Stream<'a, C> {
+    pub(super) fn new(chunks: &'a mut C) -> Self {
+        Self {
+            chunks,
+            room: vec![0; ROOM_BYTES],
+            start: 0,
+            end: 0,
+            ids: Ids::default(),
+        }
+    }
+
+    /// Bytes that came so far.
+    pub(super) fn size(&self) -> u64 {
+        self.ids.size()
+    }
+
+    /// Where the next bytes belong. Never empty.
+    pub(super) fn room(&mut self) -> &mut [u8] {
+        if self.end == self.room.len() {
+            self.room.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        &mut self.room[self.end..]
+    }
+
+    /// So many bytes were put there.
+    pub(super) fn filled(&mut self, bytes: usize) -> Result<(), Stopped> {
+        self.end += bytes;
+        self.ids.grow(bytes as u64);
+        let meter = &self.chunks.meter().bytes;
+        meter.fetch_add(bytes as u64, Ordering::Relaxed);
+        while self.end - self.start >= MAX_CHUNK_BYTES {
+            self.cut()?;
+        }
+        Ok(())
+    }
+
+    /// There are no more.
+    pub(super) fn finish(&mut self) -> Result<Content, Stopped> {
+        while self.start < self.end {
+            self.cut()?;
+        }
+        std::mem::take(&mut self.ids).finish(self.chunks, &mut |_| ())
+    }
+
+    /// Stores a tree that has to do with it.
+    pub(super) fn tree(&mut self, bytes: &[u8]) -> Result<Content, Stopped> {
+        let (mut ids, mut rest) = (Ids::default(), bytes);
+        ids.grow(bytes.len() as u64);
+        while !rest.is_empty() {
+            let length = self.chunks.chunker().cut(rest);
+            let (chunk, others) = rest.split_at(length);
+            let id = self.chunks.store(PackKind::Trees, chunk)?;
+            ids.push(id, self.chunks, &mut |_| ())?;
+            rest = others;
+        }
+        ids.finish(self.chunks, &mut |_| ())
+    }
+
+    fn cut(&mut self) -> Result<(), Stopped> {
+        let rest = &self.room[self.start..self.end];
+        let length = self.chunks.chunker().cut(rest);
+        let id = self.chunks.store(PackKind::Content, &rest[..length])?;
+        self.ids.push(id, self.chunks, &mut |_| ())?;
+        self.start += length;
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use super::record::{Fingerprint, Record, Row, TreeHash, wrong};
 const MAX_PIECES: usize = 10_000;
 
 /// Reads the records of one cache.
-pub(crate) struct Reader<R> {
+pub struct Reader<R> {
     from: R,
     peeked: Option<Record>,
     /// Levels that the walk is in and the cache has not.
@@ -23,7 +23,8 @@ pub(crate) struct Reader<R> {
 }
 
 impl<R: BufRead> Reader<R> {
-    pub(crate) fn new(from: R) -> Self {
+    /// From the first record on.
+    pub fn new(from: R) -> Self {
         Self {
             from,
             peeked: None,
@@ -42,13 +43,14 @@ impl<R: BufRead> Reader<R> {
         Ok(self.peeked.as_ref())
     }
 
-    pub(crate) fn take(&mut self) -> io::Result<Option<Record>> {
+    /// The next record, whatever it is.
+    pub fn take(&mut self) -> io::Result<Option<Record>> {
         self.peek()?;
         Ok(self.peeked.take())
     }
 
     /// The walk enters a directory.
-    pub(crate) fn enter(&mut self, name: &[u8]) -> io::Result<()> {
+    pub fn enter(&mut self, name: &[u8]) -> io::Result<()> {
         if self.absent == 0 && self.reach(name)? && matches!(self.peek()?, Some(Record::Enter(_))) {
             self.peeked = None;
             self.pieces.push(Vec::new());
@@ -59,7 +61,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// The walk leaves the directory.
-    pub(crate) fn leave(&mut self) -> io::Result<()> {
+    pub fn leave(&mut self) -> io::Result<()> {
         if self.absent > 0 {
             self.absent -= 1;
             return Ok(());
@@ -69,7 +71,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// What the file of this name was, whose chunks and end come next.
-    pub(crate) fn find(&mut self, name: &[u8]) -> io::Result<Option<Fingerprint>> {
+    pub fn find(&mut self, name: &[u8]) -> io::Result<Option<Fingerprint>> {
         if self.absent > 0 || !self.reach(name)? {
             return Ok(None);
         }
@@ -83,7 +85,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// Chunks of the file that was found; an end is the last.
-    pub(crate) fn next_of_file(&mut self) -> io::Result<Record> {
+    pub fn next_of_file(&mut self) -> io::Result<Record> {
         match self.take()? {
             Some(end @ Record::End(_)) => {
                 self.is_in_file = false;
@@ -96,7 +98,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// To the end of the file that was found.
-    pub(crate) fn skip_file(&mut self) -> io::Result<()> {
+    pub fn skip_file(&mut self) -> io::Result<()> {
         while self.is_in_file {
             self.next_of_file()?;
         }
@@ -104,7 +106,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// The chunk of a piece of the tree of the directory that the walk is in.
-    pub(crate) fn find_piece(&mut self, hash: &TreeHash) -> io::Result<Option<Row>> {
+    pub fn find_piece(&mut self, hash: &TreeHash) -> io::Result<Option<Row>> {
         if self.absent > 0 {
             return Ok(None);
         }
@@ -115,7 +117,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// How many levels of the walk the cache has not.
-    pub(crate) fn absent(&self) -> usize {
+    pub fn absent(&self) -> usize {
         self.absent
     }
 
