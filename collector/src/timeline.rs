@@ -30,12 +30,13 @@ use crate::store::timeline::{self as store, Ask, Source, Whats};
 pub const MOST: usize = 50;
 
 /// What kinds of things happen, with what they are called.
-pub const KINDS: [(&str, &str); 13] = [
+pub const KINDS: [(&str, &str); 14] = [
     ("state", "Online, offline"),
     ("event", "Events"),
     ("change", "Changes"),
     ("package", "Packages"),
     ("backup", "Backups"),
+    ("drill", "Restore drills"),
     ("gap", "Lost records"),
     ("downtime", "Collector down"),
     ("fact", "Facts"),
@@ -65,7 +66,7 @@ const EVENTS: [(&str, &str); 9] = [
 pub struct Item {
     /// With `at` its place in the order.
     pub id: String,
-    /// `state | event | change | package | backup | gap | downtime | fact | command | task | certificate | conflict | audit`.
+    /// `state | event | change | package | backup | drill | gap | downtime | fact | command | task | certificate | conflict | audit`.
     pub kind: &'static str,
     /// When it happened, as far as can be told; a gap's: when it was told of.
     #[serde(with = "rfc3339")]
@@ -84,7 +85,7 @@ pub struct Item {
     pub by: Option<String>,
     /// `good | warn | bad | neutral`.
     pub tone: &'static str,
-    /// The event's kind, the fact's key, the command's action, the state of a backup's run; of a change, the tool and what it did: `terraform plan`,
+    /// The event's kind, the fact's key, the command's action, the state of a backup's run or of a drill; of a change, the tool and what it did: `terraform plan`,
     /// `terraform apply`, `terraform state`, `ansible play`, or `manual`.
     pub what: String,
     /// As it was reported; null where there is nothing more, or it has over 16 KiB.

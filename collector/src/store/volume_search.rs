@@ -196,7 +196,15 @@ pub async fn count(
     now: OffsetDateTime,
 ) -> sqlx::Result<i64> {
     let mut sql = QueryBuilder::new("select count(*) ");
-    push_from(&mut sql, now);
+    if which.status.is_some() || which.drill_status.is_some() {
+        push_from(&mut sql, now);
+    } else {
+        // The last run of each volume is looked up only for how it stands.
+        sql.push(
+            "from (select v.*, h.name as host from volumes v join hosts h using (host_id)
+                   where v.deleted_at is null and h.deleted_at is null) v where true",
+        );
+    }
     push(&mut sql, which);
     sql.build_query_scalar().fetch_one(connection).await
 }

@@ -51,6 +51,10 @@ pub fn item(source: &Source, row: Row, now: OffsetDateTime) -> Item {
         "task" => task(&row),
         "package" => package(&row),
         "backup" => worded("backup", backups::words(&row.what, row.body.as_ref())),
+        "drill" => worded(
+            "drill",
+            backups::drill(&row.what, row.by.as_deref(), row.body.as_ref()),
+        ),
         "change" => worded("change", changes::words(&row.what, row.body.as_ref())),
         "issued" => told("certificate", "neutral", "Certificate issued").with(until(&row)),
         "revoked" => told("certificate", "bad", "Certificate revoked").with(text(&row, "reason")),

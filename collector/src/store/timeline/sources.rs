@@ -6,9 +6,9 @@
 use super::Source;
 
 /// All of them.
-pub const ALL: [&Source; 14] = [
-    &EVENTS, &CHANGES, &PACKAGES, &BACKUPS, &GAPS, &REFUSED, &DOWNTIMES, &FACTS, &COMMANDS, &TASKS,
-    &ISSUED, &REVOKED, &DROPPED, &AUDIT,
+pub const ALL: [&Source; 15] = [
+    &EVENTS, &CHANGES, &PACKAGES, &BACKUPS, &DRILLS, &GAPS, &REFUSED, &DOWNTIMES, &FACTS,
+    &COMMANDS, &TASKS, &ISSUED, &REVOKED, &DROPPED, &AUDIT,
 ];
 
 /// What agents and the collector itself reported.
@@ -89,6 +89,21 @@ pub const BACKUPS: Source = Source {
         from backup_runs r join volumes v on v.volume_id = r.volume_id where r.host_id = $1",
     at: "started_at",
     id: "run_id",
+};
+
+/// Restores that were rehearsed, and those that are under way.
+const DRILLS: Source = Source {
+    name: "drill",
+    kinds: &["drill"],
+    select: "started_at as at, ended_at as until, null::timestamptz as received_at, d.state as what, left(d.asked_by, 200) as by,
+        jsonb_build_object('volume_id', d.volume_id, 'volume', v.name, 'drill_id', d.drill_id, 'trigger', d.trigger,
+            'mode', d.mode, 'reason', d.reason, 'detail', left(d.detail, 2000), 'is_sampled', d.is_sampled, 'files', d.files,
+            'bytes', d.bytes, 'mismatches', d.mismatches, 'restore_ms', d.restore_ms, 'rto_s', d.rto_s,
+            'snapshot_id', d.snapshot_id) as body,
+        false as is_cut
+        from drills d join volumes v on v.volume_id = d.volume_id where d.host_id = $1",
+    at: "started_at",
+    id: "drill_id",
 };
 
 /// Records that will never come.

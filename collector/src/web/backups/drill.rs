@@ -51,7 +51,7 @@ impl DrillPage {
 
     #[expect(clippy::ref_option, reason = "as templates call it")]
     fn size(bytes: &Option<i64>) -> String {
-        bytes.map(words::bytes).unwrap_or_default()
+        bytes.map_or_else(|| "-".to_owned(), words::bytes)
     }
 
     #[expect(clippy::ref_option, reason = "as templates call it")]

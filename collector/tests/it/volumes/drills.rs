@@ -103,6 +103,17 @@ async fn a_volume_of_files_is_proven_until_a_byte_of_it_is_lost() {
     ] {
         assert_eq!(report[field], value, "{field}: {report}");
     }
+    let timeline = format!("/api/v1/hosts/{}/timeline?kinds=drill", rig.host.id);
+    let told = rig.collector.get(&timeline).await;
+    assert_eq!(told["items"].as_array().unwrap().len(), 2, "{told}");
+    // Both may have begun in the same millisecond of the collector's clock.
+    let mut titles = [0, 1].map(|place| told["items"][place]["title"].as_str().unwrap());
+    titles.sort_unstable();
+    assert_eq!(
+        titles,
+        ["Drill of shop: failed", "Drill of shop: restored"],
+        "{told}"
+    );
     let headers = [("accept", "text/markdown")];
     let evidence = call(&rig.collector, Method::GET, &path, &headers, "").await;
     let evidence = String::from_utf8(evidence.body().to_vec()).unwrap();
