@@ -205,6 +205,7 @@ impl Run<'_> {
             agent: VERSION.to_owned(),
             key: held.map(|held| held.wrapped.clone()),
             parent,
+            has_lock: true,
         };
         let Self {
             runtime,

@@ -178,6 +178,27 @@ pub async fn update_stale(
     Ok(done.rows_affected())
 }
 
+/// Ends the runs of a volume that its host began before this one, and that can't be alive. One whose beginning came late ends none.
+pub async fn update_dead(connection: &mut PgConnection, by: &NewRun<'_>) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "with ended as (
+             update backup_runs set state = 'failed', reason = 'interrupted', ended_at = $5
+             where state = 'running' and volume_id = $1 and host_id = $2 and run_id <> $3 and host_started_at <= $4
+             returning volume_id
+         )
+         insert into volume_counts as c (volume_id, runs, failures) select volume_id, 1, 1 from ended order by volume_id
+         on conflict (volume_id) do update set runs = c.runs + 1, failures = c.failures + 1",
+        by.volume.0,
+        by.host.0,
+        by.run.0,
+        by.host_started_at,
+        by.started_at,
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}
+
 /// Says which snapshot a run made.
 pub async fn update_snapshot(
     connection: &mut PgConnection,

@@ -110,6 +110,9 @@ pub struct BeginRun {
     /// The snapshot whose chunks the agent remembers. While the run is under way they stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<SnapshotId>,
+    /// The run has the volume's lock on its host: whatever ran there before is dead.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_lock: bool,
 }
 
 /// A volume's key for its recovery recipients.

@@ -28,10 +28,11 @@ const fn id(n: u8) -> Uuid {
 }
 
 /// The names of what is recorded.
-pub(crate) const NAMES: [&str; 27] = [
+pub(crate) const NAMES: [&str; 28] = [
     "backup-beat",
     "backup-beaten",
     "backup-begin-external",
+    "backup-begin-locked",
     "backup-begin-run",
     "backup-begun",
     "backup-end-least",
@@ -125,6 +126,7 @@ fn begin() -> BeginRun {
         agent: "0.1.0".to_owned(),
         key: Some(key()),
         parent: Some(SNAPSHOT),
+        has_lock: false,
     }
 }
 
@@ -230,6 +232,11 @@ fn recorded_documents_about_runs_decode_to_what_was_sent() {
         ..begin()
     };
     check("backup-begin-external", &without);
+    let locked = BeginRun {
+        has_lock: true,
+        ..begin()
+    };
+    check("backup-begin-locked", &locked);
     check("backup-begun", &begun());
     let beat = Beat {
         run: RUN,

@@ -156,9 +156,7 @@ async fn backups(arguments: &Arguments) -> anyhow::Result<bool> {
     let config = work.join("collector.toml");
     fs::write(&config, backups::collector_config(&s3))?;
     demo.arg("--config").arg(&config);
-    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
-        demo.env(name, "testing");
-    }
+    demo.envs(s3.environment());
     let demo = Process::start(&mut demo, &work.join("demo.log"), Stdio::null())?;
     let setting = backups::Setting {
         agent: &arguments.agent,

@@ -17,7 +17,7 @@ const SHORTEST_BYTES: u32 = 128 * 1024;
 /// By how much more than that it is at most, as a power of two: 8 MiB.
 const LONGEST: u32 = 6;
 /// Bytes that are kept for what comes next.
-const KEPT_BYTES: usize = 24 * 1024 * 1024;
+const KEPT_BYTES: usize = 16 * 1024 * 1024;
 /// Packs of which it is known how often they were read.
 const PACKS: usize = 10_000;
 

@@ -23,7 +23,7 @@ const MAX_DEPTH: usize = 600;
 const MAX_PIECES: usize = 1_000_000;
 /// Files that are fetched together, and their bytes.
 const BATCH_FILES: usize = 1_000;
-pub(super) const BATCH_BYTES: u64 = 64 * 1024 * 1024;
+pub(super) const BATCH_BYTES: u64 = 32 * 1024 * 1024;
 
 pub(super) enum Sink<'a> {
     Disk(Dir),

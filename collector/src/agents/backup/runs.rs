@@ -124,6 +124,9 @@ async fn insert(
         let mut transaction = app.pool.begin().await?;
         volumes::share(&mut transaction, asked.volume).await?;
         backup_runs::update_stale(&mut transaction, Some(asked.volume), now).await?;
+        if asked.has_lock {
+            backup_runs::update_dead(&mut transaction, &new).await?;
+        }
         let inserted = backup_runs::insert(&mut transaction, &new).await?;
         let known = backup_runs::find(&mut transaction, asked.run).await?;
         let lease = backup_runs::find_lease(&mut transaction, asked.volume).await?;

@@ -223,6 +223,7 @@ impl Protected {
             agent: "0.1.0".to_owned(),
             key: Some(self.wrapped()),
             parent: None,
+            has_lock: false,
         }
     }
 

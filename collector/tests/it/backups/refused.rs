@@ -209,6 +209,20 @@ async fn a_run_begins_with_a_key_for_two_and_as_the_only_one_of_its_volume() {
         .await
         .unwrap();
     assert_eq!(wrapped, volume.wrapped().age.into_vec());
+    // It has the lock, and came late: what the host began after it is not its to end.
+    let mut late = begin();
+    late.has_lock = true;
+    late.started_at.0 -= 1;
+    let late = client.call::<Begun>(path::BACKUP_RUNS, &late).await;
+    assert_eq!(late.map(drop), Err(busy.clone()));
+    let dead = first;
+    let mut first = begin();
+    first.has_lock = true;
+    let _: Begun = client.call(path::BACKUP_RUNS, &first).await.unwrap();
+    assert_eq!(
+        super::state(&collector, dead.run).await,
+        super::ended("failed", "interrupted")
+    );
     // With the lease over, the next one begins at once.
     collector.clock.advance(time::Duration::seconds(121));
     let _: Begun = client.call(path::BACKUP_RUNS, &begin()).await.unwrap();

@@ -118,6 +118,7 @@ impl World {
             for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
                 command.env(name, "testing");
             }
+            command.env("AWS_EC2_METADATA_DISABLED", "true");
         });
         self.demo = Some(demo);
     }
