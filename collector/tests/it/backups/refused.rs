@@ -159,6 +159,7 @@ async fn a_volume_of_another_host_is_not_there_but_for_reading_by_a_grant_that_h
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "a story")]
 async fn a_run_begins_with_a_key_for_two_and_as_the_only_one_of_its_volume() {
     let collector = Collector::start().await;
     let host = collector.host().await;

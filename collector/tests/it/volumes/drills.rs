@@ -68,6 +68,7 @@ pub(super) fn scratch_is_empty(rig: &Rig) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "a story")]
 async fn a_volume_of_files_is_proven_until_a_byte_of_it_is_lost() {
     let rig = Rig::new("").await;
     let www = rig.dir.path().join("www");

@@ -77,10 +77,10 @@ impl World {
         );
         fs::write(dir.path().join("collector.toml"), config).unwrap();
         let [first, second] = RECIPIENTS;
-        let (files, dump) = (dir.path().join("files"), dir.path().join("dump"));
+        let root = dir.path().display();
         let allowed = format!(
-            "recipients = [\"{first}\", \"{second}\"]\nallowed_paths = [{files:?}]\n\
-             [programs.dump]\nargv = [\"/bin/cat\", {dump:?}]\nmax_shrink_percent = 100\n"
+            "recipients = [\"{first}\", \"{second}\"]\nallowed_paths = [\"{root}/files\"]\n\
+             [programs.dump]\nargv = [\"/bin/cat\", \"{root}/dump\"]\nmax_shrink_percent = 100\n"
         );
         fs::write(dir.path().join("backup.toml"), allowed).unwrap();
         let store = store(dir.path(), store_address);

@@ -19,6 +19,7 @@ use super::restore::{Reader, blocking};
 const ACCOUNTS: i64 = 100_000;
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "a story")]
 async fn a_database_under_pgbench_comes_back_as_it_was_in_one_moment() {
     let dir = infratrack_testkit::postgres::reachable_tempdir().unwrap();
     let bin = bin();

@@ -3,7 +3,9 @@
 mod agent;
 mod drills;
 mod interrupted;
+#[expect(clippy::print_stdout, reason = "how a long campaign goes")]
 mod kills;
+#[expect(clippy::print_stdout, reason = "how long it takes")]
 mod large;
 mod live_database;
 mod restore;
