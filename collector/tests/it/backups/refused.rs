@@ -213,7 +213,7 @@ async fn a_run_begins_with_a_key_for_two_and_as_the_only_one_of_its_volume() {
     // It has the lock, and came late: what the host began after it is not its to end.
     let mut late = begin();
     late.has_lock = true;
-    late.started_at.0 -= 1;
+    late.started_at.0 = first.started_at.0 - 1;
     let late = client.call::<Begun>(path::BACKUP_RUNS, &late).await;
     assert_eq!(late.map(drop), Err(busy.clone()));
     let dead = first;
