@@ -285,15 +285,15 @@ impl World {
         files.filter_map(|(_, bytes)| Some(bytes?.len())).sum()
     }
 
-    /// Every snapshot can be read to its end, and the newest is what there is now.
-    async fn judge(&self) -> usize {
+    /// The newest snapshots, at most so many of each volume, can be read to their ends, and the newest is what there is now.
+    async fn judge(&self, most: usize) -> usize {
         let mut judged = 0;
         let now = self.done(&["run", "files"]).await;
         assert!(now.status.success(), "{now:?}");
         for (name, _) in self.volumes.clone() {
             let listed = self.done(&["--json", "list", name]).await;
             let listed: Vec<Value> = serde_json::from_slice(&listed.stdout).unwrap();
-            for snapshot in &listed {
+            for snapshot in listed.iter().take(most) {
                 let id = snapshot["id"].as_str().unwrap();
                 let output = self.done(&["verify", name, "--snapshot", id]).await;
                 assert!(output.status.success(), "{name} {id}: {output:?}");
@@ -339,7 +339,7 @@ async fn a_kill_of_each_kind_leaves_whole_snapshots_and_nothing_to_unlock() {
         let mib = if index == 0 { 96 } else { 8 };
         world.cycle(target, mib * MIB).await;
     }
-    assert!(world.judge().await >= 4);
+    assert!(world.judge(usize::MAX).await >= 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -354,8 +354,10 @@ async fn two_hundred_kills_leave_whole_snapshots_and_nothing_to_unlock() {
         let mib = if number % 10 == 0 { 128 } else { 8 };
         world.cycle(target, mib * MIB).await;
         if number % 50 == 49 {
-            let judged = world.judge().await;
+            let judged = world.judge(10).await;
             println!("{number}: {judged} snapshots are whole");
         }
     }
+    let judged = world.judge(usize::MAX).await;
+    println!("all {judged} snapshots are whole");
 }
