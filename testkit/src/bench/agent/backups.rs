@@ -114,12 +114,12 @@ pub async fn measure(setting: &Setting<'_>, say: impl Fn(&str)) -> anyhow::Resul
     let size = corpus::make(&root, setting.mib)?;
     say(&format!("{} files, {} MiB", size.files, size.bytes >> 20));
     allow(setting, &root)?;
-    let (beats, mut client) = (beats(setting).await?, client(setting.demo).await?);
+    let beats = beats(setting).await?;
     tokio::time::sleep(QUIET).await;
     let quiet = beats.take();
     let (mut all, mut changed) = (Vec::new(), 0);
     for round in 0..setting.rounds {
-        let name = volume(&mut client, setting, &root, round).await?;
+        let name = volume(setting, &root, round).await?;
         let restic = Restic::new(setting, round)?;
         run(restic.command(&["init", "--repository-version", "2"])).await?;
         for phase in PHASES {
@@ -194,15 +194,12 @@ async fn beats(setting: &Setting<'_>) -> anyhow::Result<Beats> {
 }
 
 /// A volume of its own, so that its first backup finds nothing.
-async fn volume(
-    client: &mut Client,
-    setting: &Setting<'_>,
-    root: &Path,
-    round: u64,
-) -> anyhow::Result<String> {
+async fn volume(setting: &Setting<'_>, root: &Path, round: u64) -> anyhow::Result<String> {
     let manifest = manifest(setting.demo)?;
     let (host, name) = (text(&manifest, "agent_host_id")?, format!("round-{round}"));
     let wanted = json!({"host_id": host, "name": name, "source": {"files": {"paths": [root]}}});
+    // One that was idle for a round may be closed.
+    let mut client = client(setting.demo).await?;
     client.create("/api/v1/volumes", &wanted).await?;
     Ok(name)
 }
